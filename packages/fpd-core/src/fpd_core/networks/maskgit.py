@@ -1,0 +1,144 @@
+"""The MaskGIT v1 class-conditional transformer; state-dict keys equal those of the public ImageNet checkpoints.
+
+One embedding table holds K image codes, then the mask token, then the classes, then the dropped class. The sequence is
+the L image tokens followed by one class token; the output head is tied to the embeddings.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fpd_core.config import Config
+
+
+class MaskGitConfig(Config):
+    """Sizes; the defaults are the public ImageNet-256 model (174,160,874 parameters)."""
+
+    codebook_size: int = 1024
+    num_classes: int = 1000
+    seq_len: int = 256
+    width: int = 768
+    depth: int = 24
+    # Not recoverable from the weights: 8 or 12 heads load cleanly and give nonsense.
+    num_heads: int = 16
+    mlp_width: int = 3072
+    dropout: float = 0.1
+
+    @property
+    def mask_id(self) -> int:
+        return self.codebook_size
+
+    @property
+    def dropped_class(self) -> int:
+        """The class index that stands for "no condition"."""
+        return self.num_classes
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.mha = nn.MultiheadAttention(width, num_heads, dropout=dropout, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.mha(x, x, x, need_weights=False)[0]
+        return mixed
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int, mlp_width: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(width, mlp_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_width, width), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+
+class _PreNorm(nn.Module):
+    def __init__(self, width: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fn(self.norm(x))
+        return out
+
+
+class _Blocks(nn.Module):
+    def __init__(self, config: MaskGitConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    _PreNorm(config.width, _Attention(config.width, config.num_heads, config.dropout)),
+                    _PreNorm(config.width, _Mlp(config.width, config.mlp_width, config.dropout)),
+                ]
+            )
+            for _ in range(config.depth)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        for attention, mlp in self.layers:  # type: ignore[misc]
+            x = x + attention(x)
+            x = x + mlp(x)
+        return x
+
+
+class MaskGit(nn.Module):
+    """Tokens and classes -> logits over the codes and the mask token."""
+
+    def __init__(self, config: MaskGitConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, length = config.width, config.seq_len
+        vocabulary = config.codebook_size + 1 + config.num_classes + 1
+        self.tok_emb = nn.Embedding(vocabulary, width)
+        self.pos_emb = nn.Parameter(torch.zeros(1, length + 1, width))
+        self.first_layer = nn.Sequential(
+            nn.LayerNorm(width, eps=1e-12),
+            nn.Dropout(config.dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width, eps=1e-12),
+            nn.Dropout(config.dropout),
+            nn.Linear(width, width),
+        )
+        self.transformer = _Blocks(config)
+        self.last_layer = nn.Sequential(
+            nn.LayerNorm(width, eps=1e-12),
+            nn.Dropout(config.dropout),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.LayerNorm(width, eps=1e-12),
+        )
+        self.bias = nn.Parameter(torch.zeros(length + 1, vocabulary))
+        for weight in (self.tok_emb.weight, self.pos_emb):
+            nn.init.trunc_normal_(weight, std=0.02)
+
+    def forward(
+        self, tokens: Tensor, labels: Tensor, embedding_noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Logits at every image position.
+
+        Args:
+            tokens: [B, L] int64 in [0, K]; K is the mask id.
+            labels: [B] int64 in [0, num_classes]; num_classes is the dropped class.
+            embedding_noise: σ in [0, 1); token embeddings become sqrt(1-σ²) e + σ ε (Di[M]O's option).
+
+        Returns:
+            [B, L, K + 1]; the last column scores the mask id.
+        """
+        codes = self.config.codebook_size
+        image = self.tok_emb(tokens)
+        if embedding_noise > 0:
+            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+            image = (1 - embedding_noise**2) ** 0.5 * image + embedding_noise * noise
+        x = torch.cat([image, self.tok_emb(labels + codes + 1)[:, None]], dim=1) + self.pos_emb
+        x = self.last_layer(self.transformer(self.first_layer(x)))[:, : tokens.shape[1]]
+        return x @ self.tok_emb.weight[: codes + 1].T + self.bias[: tokens.shape[1], : codes + 1]
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parts a student may keep frozen, by the names used in configs."""
+        return {"embeddings": [self.tok_emb.weight], "positions": [self.pos_emb], "output_bias": [self.bias]}

@@ -1,0 +1,110 @@
+"""Fixed-Point Distillation on one page: eqs. 4-8 composed into the loss of one batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fpd_core.conditioning import Condition
+from fpd_core.config import Config
+from fpd_core.drift import DriftLoss, Weighting, drift_loss
+from fpd_core.lift import Lift
+from fpd_core.masking import initial_tokens
+from fpd_core.refine import RemaskConfig, refine
+from fpd_core.ste import sample_tokens, soft_embedding, straight_through
+from fpd_core.teachers.teacher import Teacher
+
+
+class ObjectiveConfig(Config):
+    """The loss. Defaults are the paper's where it speaks and `docs/method.md` says what was chosen where it does not."""
+
+    init_mask_ratio: float = Field(0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init; the rest is random.")
+    embedding_noise: float = Field(0.0, ge=0, lt=1, description="σ of the noise on the student's token embeddings.")
+    remask: RemaskConfig = RemaskConfig()
+    guidance_scale: float = Field(2.0, description="g of the refining teacher, u + g (c - u); 1 is no guidance.")
+    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the refining teacher.")
+    estimator: Literal["straight_through", "soft"] = Field(
+        "straight_through", description="`soft` decodes the expected embedding and never sees a real token."
+    )
+    draft_source: Literal["student", "random"] = Field(
+        "student", description="What the teacher refines; `random` are uniform codes."
+    )
+    bandwidths: tuple[float, ...] = Field((0.02, 0.05, 0.2), min_length=1, description="h, in mean pairwise distances.")
+    weighting: Weighting = "plain"
+
+
+@dataclass(frozen=True)
+class FixedPointLoss:
+    """`loss`: scalar with grad. Detached: one DriftLoss per tapped block, the student's mean token entropy in nats, and
+    the share of re-masked tokens that the teacher changed."""
+
+    loss: Tensor
+    blocks: list[DriftLoss]
+    entropy: Tensor
+    changed: Tensor
+
+
+def fixed_point_loss(
+    student: Callable[..., Tensor],
+    teacher: Teacher,
+    lift: Lift,
+    condition: Condition,
+    config: ObjectiveConfig,
+    *,
+    generator: torch.Generator | None = None,
+    gather: bool = False,
+) -> FixedPointLoss:
+    """Distance of the student's distribution from its own refinement by the teacher (eq. 3), as a loss.
+
+    Args:
+        student: network of the teacher's family, or the engine that trains it.
+        condition: B conditions; repeat them beforehand for several drafts each.
+        gather: compare with the samples of all ranks. Collective.
+    """
+    batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
+    z_init = initial_tokens(
+        batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device
+    )
+    logits = teacher.logits(
+        z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
+    )
+    draft = sample_tokens(logits, generator=generator)  # ẑ, eq. 4
+
+    with torch.no_grad():
+        if config.draft_source == "random":
+            source = torch.randint(codes, draft.shape, generator=generator, device=draft.device)
+        else:
+            source = draft
+        ratio = config.remask.draw(batch, draft.device, generator)  # r ~ π
+        target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
+            teacher,
+            source,
+            condition,
+            ratio,
+            guidance_scale=config.guidance_scale,
+            temperature=config.temperature,
+            generator=generator,
+        )
+        target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
+
+    if config.estimator == "straight_through":
+        embeddings = straight_through(logits, draft, teacher.codebook)  # eq. 8
+    else:
+        embeddings = soft_embedding(logits, teacher.codebook)
+    features = lift(embeddings, condition)  # X = Φ(D(E[ẑ]))
+
+    blocks = [  # eqs. 6-7, one problem per block, summed
+        drift_loss(x, y, bandwidths=config.bandwidths, weighting=config.weighting, gather=gather)
+        for x, y in zip(features, target_features, strict=True)
+    ]
+    loss = torch.stack([block.loss for block in blocks]).sum()
+    changed = (target.tokens != source)[target.is_masked].float().mean()
+    return FixedPointLoss(loss, blocks, _entropy(logits.detach()), changed)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Mean entropy in nats of the token distributions."""
+    return torch.distributions.Categorical(logits=logits.float()).entropy().mean()

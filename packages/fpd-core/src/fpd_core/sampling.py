@@ -1,0 +1,116 @@
+"""Multi-step sampling of a teacher: confidence (MaskGIT) and Halton order. One-step sampling is `generator.py`."""
+
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from fpd_core.conditioning import Condition
+from fpd_core.config import explain
+from fpd_core.schedules import reveal_plan
+from fpd_core.ste import sample_tokens
+from fpd_core.teachers.teacher import SamplerConfig, Teacher
+
+Sampler = Literal["confidence", "halton"]
+
+
+def network_evaluations(steps: int, guidance_scale: float) -> int:
+    """Forward passes per image: two branches per step unless guidance is off (scale 1)."""
+    return steps * (1 if guidance_scale == 1 else 2)
+
+
+@torch.no_grad()
+def sample(
+    teacher: Teacher,
+    condition: Condition,
+    steps: int,
+    sampler: Sampler = "confidence",
+    *,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Tensor:
+    """Tokens of a teacher after `steps` steps from an all-masked sequence.
+
+    Args:
+        condition: B conditions on the teacher's device.
+        steps: N in [1, L].
+        sampler: "confidence" fixes the positions the model is surest of; "halton" a low-discrepancy order, each
+            sample shifted along it at random.
+        options: fields of `SamplerConfig` that replace the family's defaults.
+
+    Returns:
+        [B, L] int64 in [0, K).
+
+    Raises:
+        ValueError: unknown sampler or option, or steps out of range.
+    """
+    try:
+        config = SamplerConfig.model_validate(teacher.sampler.model_dump() | options)
+    except ValidationError as error:
+        raise explain(error, "sampler options") from None
+    if sampler not in ("confidence", "halton"):
+        raise ValueError(f"unknown sampler {sampler!r}; known: confidence, halton")
+    batch, length = len(condition), teacher.seq_len
+    rule = "corrected" if sampler == "halton" else config.rule
+    plan = reveal_plan(length, steps, config.schedule, rule)
+    rank = _halton_rank(batch, length, generator, teacher.device) if sampler == "halton" else None
+    tokens = torch.full((batch, length), teacher.mask_id, device=teacher.device)
+    for step, count in enumerate(plan):
+        progress = step / (steps - 1) if steps > 1 else 1.0
+        ramp = progress if config.guidance_ramp else 1.0
+        logits = teacher.guided_logits(tokens, condition, 1 + (config.guidance_scale - 1) * ramp)
+        drawn = sample_tokens(logits, config.softmax_temperature, generator)
+        if rank is None:
+            noise = config.confidence_temperature * (1 - progress)
+            score = _confidence(logits / config.softmax_temperature, drawn, noise, generator)
+        else:
+            score = -rank.float()
+        open_positions = score.masked_fill(tokens != teacher.mask_id, -torch.inf)
+        chosen = open_positions.topk(count, dim=1).indices
+        tokens = tokens.scatter(1, chosen, drawn.gather(1, chosen))
+    return tokens
+
+
+def _confidence(logits: Tensor, drawn: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
+    """Log-probability of the drawn code plus annealed Gumbel noise [B, L]."""
+    log_prob = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
+    uniform = torch.rand(log_prob.shape, generator=generator, device=logits.device).clamp_min(1e-20)
+    return log_prob - noise * (-uniform.log()).clamp_min(1e-20).log()
+
+
+def halton_order(side: int) -> list[int]:
+    """Cells of a side x side grid (row-major indices) in the order of the 2-D Halton points of bases 2 and 3."""
+    order: list[int] = []
+    seen: set[int] = set()
+    index = 0
+    while len(order) < side * side:
+        index += 1
+        cell = int(_radical_inverse(index, 2) * side) * side + int(_radical_inverse(index, 3) * side)
+        if cell not in seen:
+            seen.add(cell)
+            order.append(cell)
+    return order
+
+
+def _radical_inverse(index: int, base: int) -> float:
+    value, weight = 0.0, 1.0
+    while index:
+        weight /= base
+        value += weight * (index % base)
+        index //= base
+    return value
+
+
+_cached_order = lru_cache(maxsize=4)(halton_order)
+
+
+def _halton_rank(batch: int, length: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Turn of each position [B, L]; every sample starts elsewhere on the same circle."""
+    side = round(length**0.5)
+    if side * side != length:
+        raise ValueError(f"the Halton sampler needs a square token grid, {length} tokens are none")
+    rank = torch.tensor(_cached_order(side), device=device).argsort()
+    shift = torch.randint(length, (batch, 1), generator=generator, device=device)
+    return (rank[None] + shift) % length

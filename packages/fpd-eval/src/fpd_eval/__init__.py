@@ -1,0 +1,1 @@
+"""fpd-eval: measures one-step generators against their teachers."""

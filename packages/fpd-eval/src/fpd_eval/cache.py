@@ -1,0 +1,102 @@
+"""Results by the hash of what produced them. Files appear whole or not at all and carry a checksum."""
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Raise when the same inputs lead to other features or numbers than before.
+CODE_VERSION = 1
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, independent of order and device."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes. Raises ValueError: no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+
+
+class Cache:
+    """A folder of tensor files and JSON files named by their key.
+
+    A damaged file is answered as absent, with a warning that names it; it is overwritten by the next `put`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def key(self, kind: str, **parts: Any) -> str:
+        """File stem for what `parts` (JSON values) produce with this version of the code."""
+        return f"{kind}-{hash_json({'code': CODE_VERSION, **parts})}"
+
+    def get_tensors(self, key: str) -> dict[str, Tensor] | None:
+        path = self.folder / f"{key}.safetensors"
+        if not path.exists():
+            return None
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if (file.metadata() or {}).get("sha256") == hash_tensors(tensors):
+                    return tensors
+        except (SafetensorError, OSError):
+            pass
+        return _damaged(path)
+
+    def put_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        path = self.folder / f"{key}.safetensors"
+        partial = self._partial(path)
+        save_file(contiguous, str(partial), metadata={"sha256": hash_tensors(contiguous)})
+        partial.replace(path)
+
+    def get_json(self, key: str) -> Any:
+        path = self.folder / f"{key}.json"
+        if not path.exists():
+            return None
+        try:
+            stored = json.loads(path.read_text())
+            if stored["sha256"] == hash_json(stored["value"]):
+                return stored["value"]
+        except (ValueError, KeyError, TypeError):
+            pass
+        return _damaged(path)
+
+    def put_json(self, key: str, value: Any) -> None:
+        path = self.folder / f"{key}.json"
+        partial = self._partial(path)
+        partial.write_text(json.dumps({"sha256": hash_json(value), "value": value}))
+        partial.replace(path)
+
+    def _partial(self, path: Path) -> Path:
+        """A name of this process only: two runs may fill one cache."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return path.with_suffix(f".{os.getpid()}.partial")
+
+
+def _damaged(path: Path) -> None:
+    warnings.warn(f"cache file {path} is damaged and is computed again", stacklevel=3)

@@ -1,0 +1,182 @@
+"""The command line. Heavy imports stand inside the commands: `--help` answers at once."""
+
+import re
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from fpd_eval.compare import Candidate, Comparison
+    from fpd_eval.protocol import EvaluationProtocol
+    from fpd_eval.results import Results
+
+app = typer.Typer(
+    help="Measure one-step generators against their teachers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+LIST_OPTIONS = ("--steps",)
+NEGATIVE = re.compile(r"-\d")
+Section = TypeVar("Section", bound="BaseModel")
+
+
+@app.command()
+def compare(
+    ckpt: Annotated[list[str], typer.Option(metavar="[NAME=]DIR", help="Student folder; may be repeated.")],
+    steps: Annotated[
+        list[int] | None, typer.Option(metavar="N...", help="Teacher steps, as in: --steps 1 2 4.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher family or weight folder; by default the student's own.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
+    num_images: Annotated[int | None, typer.Option(help="Generated images per system.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="Report folder; by default `report` beside the first student.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Training run whose loss curves are shown.")] = None,
+    cache_dir: Annotated[Path, typer.Option(help="Where features and numbers are kept.")] = Path(".cache/fpd-eval"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
+) -> None:
+    """Teacher at each step count, untrained one-step teacher and students: one table, one report."""
+    with user_errors():
+        from fpd_eval.compare import Comparison
+        from fpd_eval.protocol import EvaluationProtocol
+
+        students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
+        comparison = _given(
+            Comparison, students=students, steps=steps, teacher=teacher, sampler=sampler, guidance_scale=guidance_scale
+        )
+        protocol = _given(EvaluationProtocol, num_images=num_images, seed=seed, batch_size=batch_size)
+        results = _compare(comparison, protocol, device=device, run=run, cache_dir=cache_dir)
+        _show(results, out or students[0].folder.parent / "report", as_json=as_json)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="`results.json` of an earlier comparison.")],
+    out: Annotated[Path, typer.Option(help="Report folder.")],
+) -> None:
+    """Write the report of an earlier comparison again."""
+    with user_errors():
+        from fpd_eval.results import read_results
+
+        _show(read_results(results), out, as_json=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `fpd-eval`."""
+    app(args=expand_lists(sys.argv[1:] if argv is None else argv), prog_name="fpd-eval")
+
+
+def expand_lists(argv: Sequence[str]) -> list[str]:
+    """`--steps 1 2,4` -> `--steps 1 --steps 2 --steps 4`: the parser knows only repeated options."""
+    waiting, expanded = deque(argv), list[str]()
+    while waiting:
+        argument = waiting.popleft()
+        name, _, value = argument.partition("=")
+        if name not in LIST_OPTIONS:
+            expanded.append(argument)
+            continue
+        values = [value] if value else []
+        while waiting and (NEGATIVE.match(waiting[0]) or not waiting[0].startswith("-")):
+            values.append(waiting.popleft())
+        numbers = [number for value in values for number in value.split(",") if number]
+        expanded += [part for number in numbers for part in (name, number)] or [name]
+    return expanded
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Mistakes of the user end in one sentence and exit code 2, Ctrl-C in one and 130; warnings take one line."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+
+    def show_warning(message: Warning | str, *rest: object, **options: object) -> None:
+        console.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            yield
+    except (ValueError, OSError) as error:
+        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        console.print(Text("interrupted; what was measured so far is kept in the cache"), soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def _candidate(argument: str, *, alone: bool) -> "Candidate":
+    """`NAME=DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
+    from fpd_eval.compare import Candidate
+
+    name, separator, folder = argument.partition("=")
+    if separator and "/" not in name:
+        return _given(Candidate, name=name, folder=folder)
+    path = Path(argument)
+    return _given(Candidate, name="student" if alone else path.resolve().name, folder=path)
+
+
+def _given(section: type[Section], **values: Any) -> Section:
+    """A config section from the options that were given; the others keep the section's defaults."""
+    from fpd_core.config import explain
+    from pydantic import ValidationError
+
+    try:
+        return section.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise explain(error, "options") from None
+
+
+def _compare(
+    comparison: "Comparison", protocol: "EvaluationProtocol", *, device: str, run: Path | None, cache_dir: Path
+) -> "Results":
+    from rich.console import Console
+
+    from fpd_eval.cache import Cache
+    from fpd_eval.compare import compare, systems
+    from fpd_eval.curves import METRICS, read_curves
+    from fpd_eval.evaluate import open_bench
+    from fpd_eval.machine import usable_device
+    from fpd_eval.progress import bars
+
+    beside = comparison.students[0].folder.parent
+    run = run or (beside if (beside / METRICS).is_file() else None)
+    curves = read_curves(run) if run else ()
+    usable_device(device)
+    measured = systems(comparison, num_classes=protocol.num_classes, device=device)
+    bench = open_bench(protocol, Cache(cache_dir), device=device, track=bars(Console(stderr=True)))
+    return compare(measured, bench, curves=curves)
+
+
+def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
+    """Write the report; print the table and the report's place, or only JSON."""
+    from rich.console import Console
+
+    from fpd_eval.report import write_report
+    from fpd_eval.tables import terminal_table
+
+    page = write_report(results, folder)
+    if as_json:
+        shown = results.model_dump_json(indent=2, exclude={"curves": True, "rows": {"__all__": {"samples"}}})
+        print(shown)
+        return
+    console = Console()
+    console.print(terminal_table(results))
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,71 @@
+"""Loss curves of a training run, from its `metrics.jsonl`."""
+
+import json
+import math
+import re
+import warnings
+from pathlib import Path
+
+from fpd_core.config import Config
+
+METRICS = "metrics.jsonl"
+MAX_POINTS = 400
+
+PANELS = {
+    "Loss": re.compile(r"(.*[/_.])?loss"),
+    "Alignment": re.compile(r"(.*[/_.])?alignment"),
+    "Token entropy": re.compile(r"(.*[/_.])?entropy"),
+    "Drift per bandwidth": re.compile(r"(.*[/.])?z_h.*"),
+}
+
+
+class Curve(Config):
+    """One logged quantity over the optimizer steps, thinned to at most 400 points."""
+
+    panel: str
+    name: str
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+def read_curves(run: Path) -> tuple[Curve, ...]:
+    """The curves of `PANELS` that a run logged, in the order of the panels. Lines that are not JSON are warned about.
+
+    Raises:
+        ValueError: the run has no `metrics.jsonl`.
+    """
+    path = run / METRICS
+    if not path.is_file():
+        raise ValueError(f"{run} is not a training run: {path} does not exist")
+    points: dict[str, list[tuple[int, float]]] = {}
+    for record in _records(path):
+        for key, value in record.items():
+            if isinstance(value, int | float) and math.isfinite(value):
+                points.setdefault(key, []).append((int(record["step"]), float(value)))
+    return tuple(
+        _curve(panel, name, found)
+        for panel, pattern in PANELS.items()
+        for name, found in points.items()
+        if pattern.fullmatch(name)
+    )
+
+
+def _records(path: Path) -> list[dict[str, object]]:
+    records, bad = [], 0
+    for line in path.read_text().splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            bad += 1
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
+    if bad:
+        warnings.warn(f"{path}: {bad} lines are not JSON and are left out of the curves", stacklevel=3)
+    return records
+
+
+def _curve(panel: str, name: str, points: list[tuple[int, float]]) -> Curve:
+    stride = math.ceil(len(points) / MAX_POINTS)
+    steps, values = zip(*points[::stride], strict=True)
+    return Curve(panel=panel, name=name, steps=steps, values=values)

@@ -1,0 +1,86 @@
+"""Which numbers stand in a result row. A new one is a function and a line in `MEASURES`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from fpd_eval.features import Outputs
+from fpd_eval.metrics import density_coverage, frechet_distance, inception_score, precision_recall
+from fpd_eval.protocol import EvaluationProtocol
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a number is shown. `better` says which way is good, None where neither is."""
+
+    title: str
+    decimals: int
+    better: Literal["lower", "higher"] | None = None
+    is_percent: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{100 * value:.{self.decimals}f} %" if self.is_percent else f"{value:.{self.decimals}f}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A measured set of images: classes [N] and every extractor's outputs."""
+
+    labels: Tensor
+    outputs: Outputs
+
+
+def fd_classifier(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
+    return {"fd_classifier": _frechet("classifier", real, fake)}
+
+
+def fd_efficientnet(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
+    return {"fd_efficientnet": _frechet("efficientnet_lite0", real, fake)}
+
+
+def inception(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
+    mean, std = inception_score(fake.outputs["classifier"]["logits"], protocol.inception_splits)
+    return {"inception_score": mean, "inception_score_std": std}
+
+
+def manifold(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
+    real_features, fake_features = (sample.outputs["classifier"]["features"] for sample in (real, fake))
+    precision, recall = precision_recall(
+        real_features, fake_features, protocol.precision_recall_k, inclusive=protocol.inclusive
+    )
+    density, coverage = density_coverage(
+        real_features, fake_features, protocol.density_coverage_k, inclusive=protocol.inclusive
+    )
+    return {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
+
+
+def class_accuracy(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
+    """Share of images whose strongest logit is the class that was asked for."""
+    predicted = fake.outputs["classifier"]["logits"].argmax(dim=1)
+    return {"class_accuracy": float((predicted == fake.labels).double().mean())}
+
+
+def _frechet(extractor: str, real: Sample, fake: Sample) -> float:
+    return frechet_distance(real.outputs[extractor]["features"], fake.outputs[extractor]["features"])
+
+
+MEASURES: tuple[Callable[[Sample, Sample, EvaluationProtocol], dict[str, float]], ...] = (
+    fd_classifier,
+    fd_efficientnet,
+    inception,
+    manifold,
+    class_accuracy,
+)
+
+COLUMNS: dict[str, Column] = {
+    "fd_classifier": Column("FD (classifier)", 2, "lower"),
+    "fd_efficientnet": Column("FD (EfficientNet)", 2, "lower"),
+    "inception_score": Column("IS", 2, "higher"),
+    "precision": Column("Precision", 3, "higher"),
+    "recall": Column("Recall", 3, "higher"),
+    "density": Column("Density", 3, "higher"),
+    "coverage": Column("Coverage", 3, "higher"),
+    "class_accuracy": Column("Class accuracy", 1, "higher", is_percent=True),
+}

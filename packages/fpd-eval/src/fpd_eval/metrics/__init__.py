@@ -1,0 +1,7 @@
+"""Metric functions: feature tensors or numpy arrays in, python floats out; float64 inside."""
+
+from fpd_eval.metrics.frechet import frechet_distance
+from fpd_eval.metrics.inception_score import inception_score
+from fpd_eval.metrics.manifold import density_coverage, precision_recall
+
+__all__ = ["density_coverage", "frechet_distance", "inception_score", "precision_recall"]

@@ -1,0 +1,141 @@
+"""Rows are a function of system, protocol and weights; caching changes nothing but the time."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from fpd_eval.cache import Cache
+from fpd_eval.evaluate import measure, open_bench, reference
+from fpd_eval.image_sets import generated_batch, generated_images, real_images, to_uint8
+from fpd_eval.timing import milliseconds_per_image
+from PIL import Image
+
+
+def without_time(row):
+    return row.model_dump(exclude={"ms_per_image"})
+
+
+def test_uint8_rounding_is_to_nearest_with_halves_to_even():
+    images = torch.tensor([-0.1, 0.0, 0.5 / 255, 1.5 / 255, 254.4 / 255, 1.2], dtype=torch.float64).view(1, 1, 1, 6)
+    assert to_uint8(images).flatten().tolist() == [0, 0, 0, 2, 254, 255]
+
+
+def test_images_with_nan_are_refused():
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        to_uint8(torch.full((1, 3, 2, 2), torch.nan))
+
+
+def test_real_images_are_padded_grey(protocol):
+    batch = next(iter(real_images(protocol).batches()))
+    assert batch.shape == (10, 3, 32, 32)
+    assert batch.dtype == torch.uint8
+    assert torch.equal(batch[:, 0], batch[:, 2])
+    border = batch.clone()
+    border[:, :, 2:30, 2:30] = 0
+    assert border.sum() == 0
+    assert batch[:, :, 2:30, 2:30].float().mean() > 100
+
+
+def test_conditions_are_interleaved_and_seeds_differ_per_batch(small_world):
+    system = small_world.system()
+    images = generated_images(system, small_world.protocol)
+    assert [len(batch) for batch in images.batches()] == [10, 10, 4]
+    assert [label for labels, _ in system.calls for label in labels] == [0, 1, 2] * 8 == images.labels.tolist()
+    assert len({seed for _, seed in system.calls}) == 3
+
+
+def test_a_batch_does_not_depend_on_those_before_it(small_world):
+    batches = list(generated_images(small_world.system(), small_world.protocol).batches())
+    assert torch.equal(generated_batch(small_world.system(), small_world.protocol, 10), batches[1])
+
+
+def test_class_accuracy_counts_predictions_equal_to_conditions(small_world):
+    row = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    assert row.values["class_accuracy"] == 1.0
+
+    class Swapped(small_world.system):
+        def images(self, condition, *, seed):
+            return super().images(type(condition)(condition.labels.clamp(max=1)), seed=seed)
+
+    row = measure(Swapped("swapped"), open_bench(small_world.protocol, small_world.cache))
+    assert row.values["class_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_equal_seeds_give_equal_rows_and_other_seeds_do_not(small_world, tmp_path):
+    def row(seed, folder):
+        protocol = small_world.protocol.model_copy(update={"seed": seed})
+        return without_time(measure(small_world.system(), open_bench(protocol, Cache(tmp_path / folder))))
+
+    assert row(1, "one") == row(1, "two")
+    assert row(1, "three")["values"] != row(2, "three")["values"]
+
+
+def test_a_second_measurement_makes_no_images(small_world):
+    first = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    again = small_world.system()
+    assert measure(again, open_bench(small_world.protocol, small_world.cache)) == first
+    assert again.calls == []
+
+
+def test_changed_weights_of_an_extractor_are_extracted_again_alone(small_world):
+    measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    for extractor in small_world.extractors.values():
+        extractor.calls = 0
+    small_world.extractors["classifier"].fingerprint = "retrained"
+    measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    assert small_world.extractors["classifier"].calls == 3 + 3
+    assert small_world.extractors["efficientnet_lite0"].calls == 0
+
+
+def test_changed_weights_of_a_system_are_measured_again(small_world):
+    bench = open_bench(small_world.protocol, small_world.cache)
+    measure(small_world.system("before"), bench)
+    changed = small_world.system("after")
+    measure(changed, bench)
+    assert changed.calls
+
+
+@pytest.mark.parametrize("kind", ["features", "metrics", "time"])
+def test_a_damaged_cache_file_is_named_and_recomputed(small_world, kind):
+    expected = without_time(measure(small_world.system(), open_bench(small_world.protocol, small_world.cache)))
+    if kind == "features":
+        next(small_world.cache.folder.glob("metrics-*")).unlink()
+    for path in small_world.cache.folder.glob(f"{kind}-*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match=rf"{kind}-\w+\.(safetensors|json) is damaged"):
+        found = without_time(measure(small_world.system(), open_bench(small_world.protocol, small_world.cache)))
+    assert found == expected
+
+
+def test_samples_are_the_first_measured_images(small_world):
+    row = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row.samples))))
+    assert picture.shape == (3 * 32, 3 * 32, 3)
+    first = generated_batch(small_world.system(), small_world.protocol, 0)
+    assert np.array_equal(picture[32:64, :32].transpose(2, 0, 1), first[3].numpy())
+    assert np.array_equal(picture[:32, 64:].transpose(2, 0, 1), first[2].numpy())
+
+
+def test_reference_strip_shows_one_class_per_column(small_world):
+    bench = open_bench(small_world.protocol, small_world.cache)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(reference(bench).samples))))
+    pixels = next(iter(real_images(small_world.protocol).batches()))
+    # Labels are i mod 3: the second image of class 1 is image 4.
+    assert np.array_equal(picture[32:64, 32:64].transpose(2, 0, 1), pixels[4].numpy())
+
+
+def test_time_is_the_median_after_a_warm_up(small_world, monkeypatch):
+    """Calls take 9 (warm-up), 1, 2, 6 seconds for 2 images."""
+    clock = iter([0, 9, 10, 11, 20, 22, 30, 36])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    protocol = small_world.protocol.model_copy(update={"timing_repeats": 3})
+    assert milliseconds_per_image(small_world.system(), protocol) == 1000
+
+
+def test_a_truncated_reference_is_refused(small_world):
+    path = small_world.protocol.reference_images
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"images\.gz"):
+        open_bench(small_world.protocol, small_world.cache)

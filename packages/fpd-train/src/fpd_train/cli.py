@@ -1,0 +1,121 @@
+"""`fpd-train` and the entry point of `run.py`. Torch is imported inside commands, so that help is instant."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Train one-step generators by Fixed-Point Distillation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such as configs/fashion.json.")]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. --set optimizer.lr=3e-4.")
+]
+
+
+@app.command("run")
+@rank_app.command()
+def run_command(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+    local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = -1,
+) -> None:
+    """Train what a config describes: a student, or the tokenizer, teacher or classifier it needs.
+
+    One process: `fpd-train run --config configs/fashion.json`. Several GPUs or nodes:
+    `deepspeed packages/fpd-train/run.py --config configs/fashion.json`. The same command resumes an interrupted run.
+    """
+    from fpd_train.config import load_config
+    from fpd_train.trainer import run
+
+    del local_rank  # appended by the deepspeed launcher; the environment says the same
+    run(load_config(config, set_), command=_command_line())
+
+
+@app.command("schema")
+def schema_command() -> None:
+    """Print the JSON schema of run configs, for editors and for reading."""
+    from fpd_train.config import TrainConfig
+
+    print(json.dumps(TrainConfig.model_json_schema(), indent=2))
+
+
+@app.command("shards")
+def shards_command(
+    world: Annotated[Literal["fashion"], typer.Argument(help="Which data set.")],
+    out: Annotated[Path, typer.Option(help="Folder to create; gets one subfolder per split.")] = Path("data/fashion"),
+    source: Annotated[
+        Literal["folder", "debian", "torchvision"], typer.Option(help="Where the IDX files come from.")
+    ] = "debian",
+    folder: Annotated[Path | None, typer.Option(help="Folder with the gzipped IDX files (--source folder).")] = None,
+    per_shard: Annotated[int, typer.Option(min=1, help="Images per tar.")] = 1000,
+) -> None:
+    """Write WebDataset shards of the images that tokenizer, teacher and classifier learn from.
+
+    Distillation needs none of this: it draws labels.
+    """
+    from fpd_train.data.write_shards import FILES, fashion_samples, locate_fashion, write_shards
+
+    for split in FILES:
+        sizes = write_shards(fashion_samples(locate_fashion(source, folder, split), split), out / split, per_shard)
+        print(f"{out / split}: {sum(sizes.values())} images in {len(sizes)} shards")
+
+
+def _command_line() -> str:
+    words = ["deepspeed packages/fpd-train/run.py" if Path(sys.argv[0]).name == "run.py" else "fpd-train"]
+    rest = [word for word in sys.argv[1:] if not word.startswith("--local_rank")]
+    return " ".join([*words, *map(shlex.quote, rest)])
+
+
+def _report(error: BaseException) -> int:
+    """Print one message for the person at the terminal (rank 0 only) and choose the exit code."""
+    from fpd_train.trainer import Interrupted
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if isinstance(error, Interrupted):
+        if os.environ.get("RANK", "0") == "0":
+            console.print(f"[yellow]{error}. Run the same command to resume.[/]")
+        return 130
+    if os.environ.get("RANK", "0") == "0":
+        console.print("error: ", style="red", end="")
+        console.print(str(error), markup=False)
+    return 2
+
+
+def _guarded(application: typer.Typer) -> None:
+    from fpd_train.trainer import Interrupted
+
+    try:
+        application()
+    except (ValueError, OSError, RuntimeError, Interrupted) as error:
+        if not _is_expected(error):
+            raise
+        sys.exit(_report(error))
+
+
+def _is_expected(error: BaseException) -> bool:
+    from fpd_train.engine import NonFiniteError
+    from fpd_train.trainer import Interrupted
+
+    return isinstance(error, ValueError | OSError | Interrupted | NonFiniteError)
+
+
+def run_rank() -> None:
+    """Entry point of `run.py`."""
+    _guarded(rank_app)
+
+
+def main() -> None:
+    """Entry point of `fpd-train`."""
+    _guarded(app)

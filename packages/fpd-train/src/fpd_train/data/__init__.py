@@ -1,0 +1,21 @@
+"""Data sources. A stream is an infinite iterator of batches whose order is a function of (seed, position) alone."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import Field
+
+from fpd_train.batch import Batch
+from fpd_train.data.image_shards import ImageShards
+from fpd_train.data.uniform_labels import UniformLabels
+
+DataConfig = Annotated[UniformLabels | ImageShards, Field(discriminator="name")]
+
+
+def open_stream(config: DataConfig, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+    """Batches from number `start` on. Sample n of the global order goes to rank n mod world.
+
+    Raises:
+        DataError: the source cannot be read.
+    """
+    return config.open(batch_size=batch_size, seed=seed, rank=rank, world=world, start=start)

@@ -1,0 +1,118 @@
+"""Fixed-Point Distillation as a method: the student, its loss, its export. The mathematics is `fpd_core.objective`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fpd_core.config import Config
+from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.lift import Lift, LiftConfig
+from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
+from fpd_core.teachers import TeacherConfig, load_teacher
+from fpd_train.batch import Batch
+from fpd_train.methods.interface import Forward, Parts, Report
+
+Part = Literal["embeddings", "positions", "output_bias"]
+GRID_ROWS = 6
+
+
+class FpdConfig(Config):
+    """Fixed-Point Distillation (arXiv 2605.21484)."""
+
+    name: Literal["fpd"] = "fpd"
+    teacher: TeacherConfig = TeacherConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    lift: LiftConfig = LiftConfig()
+    drafts_per_condition: int = Field(1, gt=0, description="Images per condition in a batch; 1 as in the paper.")
+    frozen: tuple[Part, ...] = Field(
+        ("embeddings", "positions", "output_bias"), description="Student parts that keep the teacher's weights."
+    )
+    gather: bool = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
+
+
+class FpdMethod:
+    """One trained network, the student; teacher, decoder and backbone stay frozen beside it."""
+
+    product = "student"
+
+    def __init__(self, config: FpdConfig, parts: Parts) -> None:
+        self._config, self._gather = config, config.gather and parts.world > 1
+        self.drafts_per_condition = config.drafts_per_condition
+        self._teacher = load_teacher(config.teacher).to(parts.device)
+        self._lift = Lift(self._teacher, config.lift).to(parts.device)
+        student = deepcopy(self._teacher.network).requires_grad_(True)
+        _switch_off_dropout(student)
+        groups = student.parameter_groups()
+        for name in config.frozen:
+            for parameter in groups[name]:
+                parameter.requires_grad_(False)
+        self.networks: Mapping[str, nn.Module] = {"student": student}
+
+    def phases(self, step: int) -> Sequence[str]:
+        return ["student"]
+
+    def loss(
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+    ) -> tuple[Tensor, Report]:
+        result = fixed_point_loss(
+            forward[phase],
+            self._teacher,
+            self._lift,
+            batch.condition.repeat_interleave(self._config.drafts_per_condition),
+            self._config.objective,
+            generator=generator,
+            gather=self._gather,
+        )
+        return result.loss, self._report(result)
+
+    def _report(self, result: FixedPointLoss) -> Report:
+        rms = torch.stack([block.rms for block in result.blocks])
+        report = {
+            "loss": result.loss.item(),
+            "rms": rms.mean().item(),
+            "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
+            "entropy": result.entropy.item(),
+            "changed": result.changed.item(),
+        }
+        for block, values in zip(self._block_names(), rms.tolist(), strict=True):
+            for bandwidth, value in zip(self._config.objective.bandwidths, values, strict=True):
+                report[f"rms/{block}/h{bandwidth:g}"] = value
+        return report
+
+    def _block_names(self) -> list[str]:
+        lift = self._config.lift
+        return ["pixels"] if lift.space == "pixel" else [f"block{index}" for index in sorted(lift.backbone.blocks)]
+
+    def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
+        labels = torch.arange(self._teacher.num_classes).repeat(GRID_ROWS)
+        return self._generator(averaged["student"]).generate(labels, seed=generator.initial_seed())
+
+    def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
+        return {}  # images are judged by fpd-eval, with networks that are not part of the loss
+
+    def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
+        teacher_config = self._config.teacher.model_dump(mode="json")
+        save_generator(folder, self._teacher, averaged["student"], self._generation(), teacher_config, card)
+
+    def _generation(self) -> GenerationConfig:
+        objective = self._config.objective
+        return GenerationConfig(init_mask_ratio=objective.init_mask_ratio, embedding_noise=objective.embedding_noise)
+
+    def _generator(self, network: nn.Module) -> Generator:
+        model = deepcopy(self._teacher)
+        model.network = network
+        return Generator(model, self._generation(), {})
+
+
+def _switch_off_dropout(module: nn.Module) -> None:
+    """The student sees its own samples as data; noise inside the network would blur what the drift compares."""
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0

@@ -1,0 +1,1 @@
+"""Training what the bundled small world needs before distillation: tokenizer, teacher, classifier."""
