@@ -17,13 +17,19 @@ from fpd_eval.results import Reference, Results, Row
 from PIL import Image
 
 
-def write_idx(path, array):
-    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+@pytest.fixture(scope="session")
+def write_idx():
+    """Writes a gzipped IDX file of unsigned bytes."""
+
+    def write(path, array):
+        header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+        path.write_bytes(gzip.compress(header + array.astype(np.uint8).tobytes()))
+
+    return write
 
 
 @pytest.fixture
-def protocol(tmp_path):
+def protocol(tmp_path, write_idx):
     """Three classes, 24 generated and 30 real images."""
     random = np.random.default_rng(0)
     write_idx(tmp_path / "images.gz", random.integers(0, 256, size=(30, 28, 28)))

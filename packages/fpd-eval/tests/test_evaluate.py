@@ -131,7 +131,7 @@ def test_time_is_the_median_after_a_warm_up(small_world, monkeypatch):
     clock = iter([0, 9, 10, 11, 20, 22, 30, 36])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     protocol = small_world.protocol.model_copy(update={"timing_repeats": 3})
-    assert milliseconds_per_image(small_world.system(), protocol) == 1000
+    assert milliseconds_per_image(small_world.system(), protocol, torch.device("cpu")) == 1000
 
 
 def test_a_truncated_reference_is_refused(small_world):

@@ -84,7 +84,7 @@ def test_duplicates_count_as_other_points():
 
 
 def test_ties_of_features_that_are_no_round_numbers_are_exact():
-    """A fake row equal to the neighbour that sets the radius lies on the sphere, not in it, in every dimension count."""
+    """A fake row equal to the neighbour that sets the radius lies on the sphere, not in it."""
     for dimensions in (3, 17, 128, 1281):
         real = torch.rand(2, dimensions, generator=torch.Generator().manual_seed(dimensions)) * 3.7
         fake = real[1:].repeat(2, 1)

@@ -28,6 +28,7 @@ def save_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Ten
     partial = folder / f"{WEIGHTS}.partial"
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     save_file(tensors, str(partial), metadata={"format": "pt", "format_version": "1"})
+    partial.chmod(0o644)  # safetensors creates it readable by the owner alone
     partial.replace(folder / WEIGHTS)
     for name, text in ((CARD, card), (CONFIG, json.dumps(config, indent=2) + "\n")):
         partial = folder / f"{name}.partial"

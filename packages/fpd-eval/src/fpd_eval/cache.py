@@ -65,7 +65,8 @@ class Cache:
                     return tensors
         except (SafetensorError, OSError):
             pass
-        return _damaged(path)
+        _warn_of_damage(path)
+        return None
 
     def put_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -84,7 +85,8 @@ class Cache:
                 return stored["value"]
         except (ValueError, KeyError, TypeError):
             pass
-        return _damaged(path)
+        _warn_of_damage(path)
+        return None
 
     def put_json(self, key: str, value: Any) -> None:
         path = self.folder / f"{key}.json"
@@ -98,5 +100,5 @@ class Cache:
         return path.with_suffix(f".{os.getpid()}.partial")
 
 
-def _damaged(path: Path) -> None:
+def _warn_of_damage(path: Path) -> None:
     warnings.warn(f"cache file {path} is damaged and is computed again", stacklevel=3)

@@ -179,4 +179,5 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         return
     console = Console()
     console.print(terminal_table(results))
+    console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

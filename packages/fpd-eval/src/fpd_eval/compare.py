@@ -31,7 +31,7 @@ class Comparison(Config):
     """Which systems take part."""
 
     students: tuple[Candidate, ...] = Field(min_length=1)
-    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16), min_length=1, description="Of the teacher.")
+    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16), description="Of the teacher.")
     sampler: Sampler = "confidence"
     guidance_scale: PositiveFloat | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
     teacher: str | None = Field(None, description="Family name or weight folder; by default the first student's.")

@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 from fpd_core.config import Config
 
@@ -50,7 +51,7 @@ def read_curves(run: Path) -> tuple[Curve, ...]:
     )
 
 
-def _records(path: Path) -> list[dict[str, object]]:
+def _records(path: Path) -> list[dict[str, Any]]:
     records, bad = [], 0
     for line in path.read_text().splitlines():
         try:

@@ -114,7 +114,7 @@ def _cached_time(system: System, bench: Bench) -> float:
     key = bench.cache.key("time", system=system.fingerprint, machine=machine, timing=timing)
     milliseconds: float | None = bench.cache.get_json(key)
     if milliseconds is None:
-        milliseconds = milliseconds_per_image(system, bench.protocol)
+        milliseconds = milliseconds_per_image(system, bench.protocol, bench.device)
         bench.cache.put_json(key, milliseconds)
     return milliseconds
 
@@ -122,7 +122,7 @@ def _cached_time(system: System, bench: Bench) -> float:
 def _strip(pixels: Tensor, columns: int) -> str:
     """uint8 [rows * columns, 3, H, W] -> base64 PNG, rows of `columns` images."""
     rows = len(pixels) // columns
-    grid = pixels[: rows * columns].unflatten(0, (rows, columns))
+    grid = pixels[: rows * columns].view(rows, columns, *pixels.shape[1:])
     picture = grid.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
     buffer = io.BytesIO()
     Image.fromarray(picture.contiguous().numpy()).save(buffer, "png", optimize=True)

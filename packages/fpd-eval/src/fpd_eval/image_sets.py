@@ -77,5 +77,5 @@ def real_images(protocol: EvaluationProtocol) -> ImageSet:
         title="real images",
         identity=[hash_file(protocol.reference_images), hash_file(protocol.reference_labels), REAL_PADDING],
         labels=labels,
-        batches=lambda: iter(images.split(protocol.batch_size)),
+        batches=lambda: iter(torch.split(images, protocol.batch_size)),
     )

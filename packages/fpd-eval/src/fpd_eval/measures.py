@@ -13,11 +13,16 @@ from fpd_eval.protocol import EvaluationProtocol
 
 @dataclass(frozen=True)
 class Column:
-    """How a number is shown. `better` says which way is good, None where neither is."""
+    """How a number is shown.
+
+    `short` is the title for terminals, with {} where the arrow stands; None leaves the column out there. `better` says
+    which way is good.
+    """
 
     title: str
+    short: str | None
     decimals: int
-    better: Literal["lower", "higher"] | None = None
+    better: Literal["lower", "higher"]
     is_percent: bool = False
 
     def text(self, value: float) -> str:
@@ -75,12 +80,12 @@ MEASURES: tuple[Callable[[Sample, Sample, EvaluationProtocol], dict[str, float]]
 )
 
 COLUMNS: dict[str, Column] = {
-    "fd_classifier": Column("FD (classifier)", 2, "lower"),
-    "fd_efficientnet": Column("FD (EfficientNet)", 2, "lower"),
-    "inception_score": Column("IS", 2, "higher"),
-    "precision": Column("Precision", 3, "higher"),
-    "recall": Column("Recall", 3, "higher"),
-    "density": Column("Density", 3, "higher"),
-    "coverage": Column("Coverage", 3, "higher"),
-    "class_accuracy": Column("Class accuracy", 1, "higher", is_percent=True),
+    "fd_classifier": Column("FD (classifier)", "FD {}\nclass.", 2, "lower"),
+    "fd_efficientnet": Column("FD (EfficientNet)", "FD {}\nEffNet", 2, "lower"),
+    "inception_score": Column("IS", "IS {}", 2, "higher"),
+    "precision": Column("Precision", "Prec. {}", 3, "higher"),
+    "recall": Column("Recall", "Rec. {}", 3, "higher"),
+    "density": Column("Density", None, 3, "higher"),
+    "coverage": Column("Coverage", None, 3, "higher"),
+    "class_accuracy": Column("Class accuracy", "Class\nacc. {}", 1, "higher", is_percent=True),
 }

@@ -20,7 +20,7 @@ from fpd_eval.results import Results, Row
 INK, RULE = "#22262b", "#d9dde2"
 TEACHER, UNTRAINED = "#2b6cb0", "#868e96"
 STUDENTS = ("#d9480f", "#2b8a3e", "#862e9c", "#b08900")
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -28,7 +28,7 @@ STYLE: dict[str, Any] = {
     "axes.labelcolor": INK,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "axes.titleweight": "semibold",
+    "axes.titleweight": "bold",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -83,10 +83,10 @@ def _against_steps(axes: Axes, rows: Sequence[Row], metric: str) -> None:
         value, colour = row.values[metric], palette[row.name]
         # The line makes visible which number of teacher steps a one-step system equals.
         axes.axhline(value, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6, zorder=1)
-        style = {"marker": "*", "s": 170} if row.role == "student" else {"marker": "X", "s": 70}
-        axes.scatter([row.steps], [value], color=colour, label=row.name, zorder=3, **style)
+        marker, size = ("*", 170) if row.role == "student" else ("X", 70)
+        axes.scatter([row.steps], [value], color=colour, label=row.name, zorder=3, marker=marker, s=size)
     column = COLUMNS[metric]
-    axes.set_title(column.title + (f" ({column.better} is better)" if column.better else ""))
+    axes.set_title(f"{column.title}: {column.better} is better")
     axes.set_xlabel("steps")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted({row.steps for row in rows}))

@@ -35,11 +35,15 @@ def frechet_distance(real: Features, fake: Features) -> float:
                 "and the Fréchet distance depends mostly on the sample size",
                 stacklevel=2,
             )
-    cov_real, cov_fake = torch.cov(real.T, correction=1), torch.cov(fake.T, correction=1)
-    # torch.cov of one-dimensional features is a scalar.
-    cov_real, cov_fake = torch.atleast_2d(cov_real), torch.atleast_2d(cov_fake)
+    cov_real, cov_fake = _covariance(real), _covariance(fake)
     mean_term = (real.mean(0) - fake.mean(0)).square().sum()
     return float(mean_term + cov_real.trace() + cov_fake.trace() - 2 * _trace_sqrt_product(cov_real, cov_fake))
+
+
+def _covariance(features: Tensor) -> Tensor:
+    """[N, D] -> [D, D]."""
+    centred = features - features.mean(0)
+    return centred.T @ centred / (len(features) - 1)
 
 
 def _trace_sqrt_product(a: Tensor, b: Tensor) -> Tensor:
@@ -50,4 +54,5 @@ def _trace_sqrt_product(a: Tensor, b: Tensor) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(a)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return torch.linalg.eigvalsh(root @ b @ root).clamp(min=0).sqrt().sum()
+    product: Tensor = torch.linalg.eigvalsh(root @ b @ root)
+    return product.clamp(min=0).sqrt().sum()

@@ -106,7 +106,7 @@ def _inside(a: Tensor, b: Tensor, limits: Tensor, inclusive: bool, block_size: i
         gap = squared.sub_(limits)
         inside = gap < 0
         doubtful = (gap.abs_() <= error).nonzero()
-        for i, j in (pairs.unbind(dim=1) for pairs in doubtful.split(max(1, PAIR_VALUES // a.shape[1]))):
+        for i, j in (pairs.unbind(dim=1) for pairs in torch.split(doubtful, max(1, PAIR_VALUES // a.shape[1]))):
             exact = _squared_distances(a[start + i], b[j])
             inside[i, j] = exact <= limits[j] if inclusive else exact < limits[j]
         yield inside

@@ -1,0 +1,34 @@
+# Every target works from a fresh clone: `setup` runs first where it is needed.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
+
+.PHONY: setup demo test lint bench smoke
+
+setup: .venv/ready
+
+.venv/ready: constraints.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "fpd needs Python 3.11 or newer with venv (Debian, Ubuntu: apt-get install python3-venv)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt $(PACKAGES:%=--editable %) --editable '.[dev]'
+	@touch $@
+
+demo: setup
+	@ci/demo.sh configs/fashion.json runs/fashion
+
+test: setup
+	$(BIN)/pytest -m "not distributed" -n 2
+	$(BIN)/pytest -m distributed
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy packages/fpd-core/src packages/fpd-train/src packages/fpd-eval/src
+
+smoke: setup
+	@ci/smoke.sh
+
+bench: setup
+	$(BIN)/fpd-train bench --config configs/fashion.json

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The demo in a minute: a few steps, a few images, the same commands. Checks that the report is really there.
+set -euo pipefail
+run=$(mktemp -d)/fashion
+trap 'rm -rf "$(dirname "$run")"' EXIT
+deepspeed packages/fpd-train/run.py --config configs/fashion.json \
+  --set output="$run" --set steps=8 --set log_every=2 --set save_every=4
+fpd-eval compare --ckpt "$run/student" --steps 1 4 --num-images 300 \
+  --run "$run" --out "$run/report" --cache-dir "$run/cache"
+for file in report.md report.html results.json; do
+  [ -s "$run/report/$file" ] || { echo "the demo wrote no $file" >&2; exit 1; }
+done

@@ -1,0 +1,231 @@
+"""Eqs. 6-7 against a hand-worked example, a float64 loop written from the formulas, and what must hold for any data."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fpd_core.drift import drift_loss
+
+BANDWIDTHS = (0.02, 0.05, 0.2)
+
+
+def features(seed, batch=5, cells=2, dim=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, cells, dim, generator=generator, dtype=torch.float64)
+    y = x + 0.4 * torch.randn(batch, cells, dim, generator=generator, dtype=torch.float64)
+    return x.to(dtype).requires_grad_(), y.to(dtype)
+
+
+def reference(x, y, bandwidths, cross=False):
+    """Loss and gradient by plain loops over samples, one scalar at a time."""
+    batch, cells, dim = len(x), len(x[0]), len(x[0][0])
+
+    def dist(a, b):
+        return max(math.sqrt(sum((p - q) ** 2 for p, q in zip(a, b, strict=True))), 1e-4)
+
+    everyone = [[s[f] for s in x] + [s[f] for s in y] for f in range(cells)]
+    d = [[[dist(x[i][f], t) for t in everyone[f]] for i in range(batch)] for f in range(cells)]
+    s = sum(v for cell in d for row in cell for v in row) / (cells * batch * 2 * batch)
+    c = max(s / math.sqrt(dim), 1e-3)
+    dn = [
+        [[v / max(s, 1e-3) + (100 if i == j else 0) for j, v in enumerate(row)] for i, row in enumerate(cell)]
+        for cell in d
+    ]
+    loss, rms, gradient = 0.0, [], [[[0.0] * dim for _ in range(cells)] for _ in range(batch)]
+    for h in bandwidths:
+        drift = [[[0.0] * dim for _ in range(cells)] for _ in range(batch)]
+        for f in range(cells):
+            e = [[math.exp(-v / h) for v in row] for row in dn[f]]
+            rows = [sum(row) for row in e]
+            columns = [sum(e[i][j] for i in range(batch)) for j in range(2 * batch)]
+            a = [
+                [
+                    math.sqrt(max((e[i][j] / rows[i]) * (e[i][j] / columns[j] if columns[j] > 0 else 0.0), 1e-6))
+                    for j in range(2 * batch)
+                ]
+                for i in range(batch)
+            ]
+            for i in range(batch):
+                minus, plus = sum(a[i][:batch]), sum(a[i][batch:])
+                for j, other in enumerate(everyone[f]):
+                    sign, factor = (-1, plus) if j < batch else (1, minus)
+                    weight = sign * a[i][j] * (factor if cross else 1)
+                    for k in range(dim):
+                        drift[i][f][k] += weight * (other[k] - x[i][f][k]) / c
+        z = math.sqrt(max(sum(v * v for p in drift for q in p for v in q) / (batch * cells * dim), 1e-8))
+        rms.append(z)
+        loss += z
+        for i in range(batch):
+            for f in range(cells):
+                for k in range(dim):
+                    gradient[i][f][k] -= 2 * drift[i][f][k] / z / (batch * cells * dim * c)
+    return loss, rms, s, gradient
+
+
+def test_worked_example_plain():
+    x = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]]], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[[1.0, 0.0]], [[3.0, 3.0]]], dtype=torch.float64)
+    result = drift_loss(x, y)
+    result.loss.backward()
+    torch.testing.assert_close(result.scale.item(), 2.589372080, rtol=0, atol=1e-9)
+    expected = torch.tensor([0.386194208, 0.386194208, 0.360199592], dtype=torch.float64)
+    torch.testing.assert_close(result.rms, expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.loss.item(), 1.132588008, rtol=0, atol=1e-9)
+    gradient = torch.tensor([[[-1.1619896, 0.03319225]], [[-0.02585722, 1.15294205]]], dtype=torch.float64)
+    torch.testing.assert_close(x.grad, gradient, rtol=0, atol=1e-7)
+
+
+def test_worked_example_cross():
+    x = torch.tensor([[[0.0, 0.0]], [[3.0, 4.0]]], dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([[[1.0, 0.0]], [[3.0, 3.0]]], dtype=torch.float64)
+    result = drift_loss(x, y, weighting="cross")
+    expected = torch.tensor([0.001494626, 0.001494626, 0.035086188], dtype=torch.float64)
+    torch.testing.assert_close(result.rms, expected, rtol=0, atol=1e-9)
+    torch.testing.assert_close(result.loss.item(), 0.038075441, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("weighting", ["plain", "cross"])
+@pytest.mark.parametrize("shape", [(5, 2, 3), (1, 3, 4), (2, 1, 7), (4, 4, 1)])
+def test_equals_the_loop_reference(weighting, shape):
+    x, y = features(3, *shape)
+    result = drift_loss(x, y, weighting=weighting)
+    result.loss.backward()
+    loss, rms, scale, gradient = reference(x.tolist(), y.tolist(), BANDWIDTHS, weighting == "cross")
+    torch.testing.assert_close(result.loss.item(), loss, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(result.rms.tolist(), rms, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(result.scale.item(), scale, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(x.grad, torch.tensor(gradient, dtype=torch.float64), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_input_is_computed_in_float32(dtype):
+    x, y = features(1, 16, 4, 64, dtype)
+    result = drift_loss(x, y)
+    assert result.loss.dtype == torch.float32
+    wide = drift_loss(x.detach().double(), y.double())
+    torch.testing.assert_close(result.loss.double(), wide.loss, rtol=1e-3, atol=0)
+
+
+def test_autocast_does_not_reach_the_distances():
+    x, y = features(2, 8, 2, 16, torch.float32)
+    outside = drift_loss(x, y).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(drift_loss(x, y).loss, outside)
+
+
+seeds = st.integers(0, 2**16)
+weightings = st.sampled_from(["plain", "cross"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, weighting=weightings, factor=st.floats(0.5, 50))
+def test_scaling_leaves_the_loss_and_divides_the_gradient(seed, weighting, factor):
+    x, y = features(seed)
+    scaled = (x.detach() * factor).requires_grad_()
+    a, b = drift_loss(x, y, weighting=weighting), drift_loss(scaled, y * factor, weighting=weighting)
+    a.loss.backward()
+    b.loss.backward()
+    # Not exact: the floor of 1e-4 under a sample's distance to itself does not scale.
+    torch.testing.assert_close(a.loss, b.loss, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(x.grad, scaled.grad * factor, rtol=1e-2, atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, weighting=weightings)
+def test_offset_rotation_and_permutation(seed, weighting):
+    x, y = features(seed)
+    base = drift_loss(x, y, weighting=weighting)
+    base.loss.backward()
+    generator = torch.Generator().manual_seed(seed)
+    offset = torch.randn(3, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(torch.randn(3, 3, generator=generator, dtype=torch.float64))[0]
+    order = torch.randperm(5, generator=generator)
+
+    moved = ((x.detach() + offset) @ rotation)[order].requires_grad_()
+    other = drift_loss(moved, ((y + offset) @ rotation)[order], weighting=weighting)
+    other.loss.backward()
+    torch.testing.assert_close(base.loss, other.loss, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close((x.grad @ rotation)[order], moved.grad, rtol=1e-7, atol=1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, weighting=weightings)
+def test_targets_are_a_set(seed, weighting):
+    x, y = features(seed)
+    a = drift_loss(x, y, weighting=weighting).loss
+    torch.testing.assert_close(a, drift_loss(x, y.flip(0), weighting=weighting).loss, rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, weighting=weightings)
+def test_value_is_the_sum_of_the_normalisers(seed, weighting):
+    result = drift_loss(*features(seed), weighting=weighting)
+    torch.testing.assert_close(result.loss, result.rms.sum(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_single_bandwidth_has_a_force_of_unit_rms():
+    x, y = features(5)
+    result = drift_loss(x, y, bandwidths=(0.2,))
+    result.loss.backward()
+    unit = result.scale / 3**0.5
+    torch.testing.assert_close((x.grad * x.numel() * unit / 2).square().mean().item(), 1.0, rtol=1e-9, atol=0)
+
+
+def test_one_sample_drifts_along_its_correction():
+    x, y = features(9, 1, 2, 3)
+    drift_loss(x, y).loss.backward()
+    torch.testing.assert_close(
+        torch.cosine_similarity(-x.grad, (y - x).detach(), dim=-1), torch.ones(1, 2, dtype=torch.float64)
+    )
+
+
+def test_nothing_flows_into_the_target():
+    x, y = features(0)
+    y.requires_grad_()
+    drift_loss(x, y).loss.backward()
+    assert y.grad is None
+
+
+def test_cells_share_scale_but_not_neighbours():
+    """Moving cell 1 rigidly keeps every distance, so cell 0's gradient cannot notice."""
+    x, y = features(4)
+    drift_loss(x, y).loss.backward()
+    shift = torch.zeros(1, 2, 3, dtype=torch.float64)
+    shift[:, 1] = 50
+    moved = (x.detach() + shift).requires_grad_()
+    drift_loss(moved, y + shift).loss.backward()
+    torch.testing.assert_close(x.grad[:, 0], moved.grad[:, 0], rtol=1e-6, atol=1e-9)
+
+
+def test_plain_narrow_bandwidths_vanish_at_the_fixed_point():
+    x, _ = features(6, 8, 1, 64)
+    rms = drift_loss(x, x.detach()).rms
+    wide = drift_loss(x, x.detach(), weighting="cross").rms
+    assert rms[0] < 1e-3
+    assert rms[2] > 0
+    assert wide.min() > rms[0]
+
+
+def test_alignment_is_the_cosine_between_force_and_correction():
+    x, y = features(11)
+    result = drift_loss(x, y)
+    result.loss.backward()
+    expected = torch.cosine_similarity(-x.grad, (y - x).detach(), dim=-1).mean()
+    torch.testing.assert_close(result.alignment, expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "bandwidths", "message"),
+    [
+        ((2, 3, 4), (2, 3, 5), BANDWIDTHS, "one shape"),
+        ((2, 3), (2, 3), BANDWIDTHS, "one shape"),
+        ((2, 3, 4), (2, 3, 4), (0.1, 0.0), "positive"),
+        ((2, 3, 4), (2, 3, 4), (), "positive"),
+    ],
+)
+def test_wrong_arguments_are_named(x, y, bandwidths, message):
+    with pytest.raises(ValueError, match=message):
+        drift_loss(torch.zeros(x), torch.zeros(y), bandwidths=bandwidths)
