@@ -14,9 +14,9 @@ MAX_POINTS = 400
 
 PANELS = {
     "Loss": re.compile(r"(.*[/_.])?loss"),
+    "Drift (RMS)": re.compile(r"rms|z_h[^/]*"),
     "Alignment": re.compile(r"(.*[/_.])?alignment"),
     "Token entropy": re.compile(r"(.*[/_.])?entropy"),
-    "Drift per bandwidth": re.compile(r"(.*[/.])?z_h.*"),
 }
 
 

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 from PIL import Image
 
 from fpd_eval.curves import Curve
@@ -20,6 +20,7 @@ from fpd_eval.results import Results, Row
 INK, RULE = "#22262b", "#d9dde2"
 TEACHER, UNTRAINED = "#2b6cb0", "#868e96"
 STUDENTS = ("#d9480f", "#2b8a3e", "#862e9c", "#b08900")
+STRIP_GAP = 6
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -93,7 +94,15 @@ def _against_steps(axes: Axes, rows: Sequence[Row], metric: str) -> None:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
     if column.better == "lower" and all(row.values[metric] > 0 for row in rows):
-        axes.set_yscale("log")
+        _plain_log_scale(axes)
+
+
+def _plain_log_scale(axes: Axes) -> None:
+    """Ticks at 1, 2, 5 times powers of ten, as plain numbers: powers need the math mode that system names forbid."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def loss_curves(curves: Sequence[Curve]) -> bytes:
@@ -127,27 +136,27 @@ def _curve(axes: Axes, curve: Curve, colour: str) -> None:
 def sample_grid(strips: Sequence[tuple[str, str]], class_names: Sequence[str]) -> bytes:
     """Rows of (caption, base64 PNG strip) under the class names, for viewers without HTML."""
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(strip)))) for _, strip in strips]
-    width = 9.0
-    heights = [width * picture.shape[0] / picture.shape[1] for picture in pictures]
+    gap = np.full((STRIP_GAP, *pictures[0].shape[1:]), 255, np.uint8)
+    picture = np.concatenate([part for strip in pictures for part in (strip, gap)])
+    ends = np.cumsum([len(strip) + STRIP_GAP for strip in pictures])
+    middles = [end - STRIP_GAP - len(strip) / 2 for end, strip in zip(ends, pictures, strict=True)]
+    cell = picture.shape[1] / len(class_names)
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(width + 2, sum(heights) + 0.12 * len(heights) + 0.5), layout="constrained")
-        panels = figure.subplots(len(strips), 1, squeeze=False, height_ratios=heights)[:, 0]
-        for axes, (caption, _), picture in zip(panels, strips, pictures, strict=True):
-            axes.imshow(picture, interpolation="nearest")
-            axes.set_yticks([(picture.shape[0] - 1) / 2], [caption])
-            axes.set_xticks([])
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-        cell = pictures[0].shape[1] / len(class_names)
-        panels[0].set_xticks([(i + 0.5) * cell for i in range(len(class_names))], class_names, fontsize=8)
-        panels[0].xaxis.tick_top()
+        figure = Figure(figsize=(9, 9 * picture.shape[0] / picture.shape[1]))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(picture, interpolation="nearest", aspect="auto")
+        axes.set_yticks(middles, [caption for caption, _ in strips])
+        axes.set_xticks([(i + 0.5) * cell for i in range(len(class_names))], class_names, fontsize=8)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
         return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     # Without the software entry equal results give equal bytes under every version string.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
