@@ -22,8 +22,9 @@ from fpd_train.methods.interface import Method, Parts, Report
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
 
-# These may differ between a run and its continuation; everything else must not.
-OPERATIONAL = {"output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"}
+# These may differ between a run and its continuation; everything else must not. A new number of steps trains on or ends
+# earlier; a cosine schedule then follows the new horizon from there.
+OPERATIONAL = {"steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"}
 
 DONE = "done.json"
 
@@ -87,7 +88,7 @@ def run(config: TrainConfig, command: str) -> None:
         start = _prepare_folder(config, checkpoints, rank)
         if start == config.steps and (config.output / DONE).exists():
             if rank == 0:
-                print(f"{config.output} is done ({start} steps); choose another output to train again")
+                print(f"{config.output} is done ({start} steps); raise steps to train on, or choose another output")
             return
         state = _build(config, rank, world, device, checkpoints, start)
         with RunLog(config.output, active=rank == 0, start=start, steps=config.steps, title=config.output.name) as log:
@@ -141,6 +142,8 @@ def _prepare_folder(config: TrainConfig, checkpoints: Checkpoints, rank: int) ->
         raise ConfigError(f"{config.output} already holds a run at step {start}; choose another output or resume=auto")
     resolved = config.model_dump(mode="json")
     if start is not None:
+        if start > config.steps:
+            raise ConfigError(f"{config.output} is already at step {start}, beyond steps={config.steps}")
         earlier = json.loads(path.read_text())
         changed = [k for k in resolved if k not in OPERATIONAL and resolved[k] != earlier.get(k)]
         if changed:
@@ -148,14 +151,13 @@ def _prepare_folder(config: TrainConfig, checkpoints: Checkpoints, rank: int) ->
                 f"{config.output} holds a run with other settings ({', '.join(changed)}); choose another output "
                 "(--set output=...) or give the settings it was started with"
             )
-        return start
     if rank == 0:
         try:
             config.output.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(resolved, indent=2) + "\n")
         except OSError as error:
             raise ConfigError(f"cannot write the run folder {config.output}: {error.strerror}") from None
-    return 0
+    return start or 0
 
 
 def _build(

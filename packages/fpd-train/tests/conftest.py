@@ -1,0 +1,81 @@
+"""A tiny, untrained teacher on disk and the commands that train from it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fpd_core.checkpoints import save_folder
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
+from fpd_core.teachers.fashion import FashionTeacher
+
+RUN = Path(__file__).resolve().parents[1] / "run.py"
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    network = MaskGitConfig(
+        codebook_size=12, num_classes=3, seq_len=64, width=24, depth=1, num_heads=2, mlp_width=32, dropout=0.1
+    )
+    tokenizer = VqTokenizerConfig(codebook_size=12, code_dim=5, widths=(8, 8, 8))
+    teacher = FashionTeacher(MaskGit(network), VqTokenizer(tokenizer))
+    folder = tmp_path_factory.mktemp("teacher")
+    save_folder(folder, {"architecture": teacher.architecture()}, teacher.state_dict(), "# tiny")
+    return folder
+
+
+@pytest.fixture
+def config(teacher_folder, tmp_path):
+    """A run of six tiny steps that logs and saves every step."""
+    return {
+        "output": str(tmp_path / "run"),
+        "steps": 6,
+        "micro_batch": 8,
+        "device": "cpu",
+        "method": {
+            "name": "fpd",
+            "teacher": {"name": "fashion", "path": str(teacher_folder)},
+            "lift": {"space": "pixel"},
+            "drafts_per_condition": 2,
+        },
+        "data": {"name": "uniform_labels", "num_classes": 3},
+        "optimizer": {"lr": 1e-3, "warmup_steps": 2},
+        "log_every": 1,
+        "save_every": 1,
+        "sample_every": 3,
+    }
+
+
+@pytest.fixture
+def launch(config, tmp_path):
+    """Start a run: `launch(ranks=None, wait=True, **changes of top-level keys)`; None is plain python, no launcher."""
+
+    def start(ranks=None, wait=True, arguments=(), **changes):
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps(config | changes))
+        head = [sys.executable, str(RUN)]
+        if ranks:
+            deepspeed = Path(sys.executable).with_name("deepspeed")
+            port = 20000 + os.getpid() % 20000
+            head = [str(deepspeed), "--num_gpus", str(ranks), "--master_port", str(port), str(RUN)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        process = subprocess.Popen(
+            [*head, "--config", str(path), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=tmp_path,
+        )
+        if not wait:
+            return process
+        output, _ = process.communicate(timeout=200)
+        return process.returncode, output
+
+    return start

@@ -1,0 +1,139 @@
+"""Whole runs in real processes: they finish, resume to the same numbers after a kill, and answer mistakes in a sentence."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fpd_core import load_generator
+
+pytestmark = pytest.mark.distributed
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def weights(folder):
+    return load_file(Path(folder) / "student" / "model.safetensors")
+
+
+def wait_for(path, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, f"{path} never appeared"
+        time.sleep(0.02)
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(launch, config, tmp_path):
+    code, output = launch()
+    assert code == 0, output
+    straight = tmp_path / "straight"
+    Path(config["output"]).rename(straight)
+
+    process = launch(wait=False)
+    wait_for(Path(config["output"]) / "checkpoints" / "step_000002" / "state.json", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (Path(config["output"]) / "student").exists()
+    code, output = launch()
+    assert code == 0, output
+    assert "resuming" in output
+    assert metrics(config["output"]) == metrics(straight)
+    assert all(torch.equal(value, weights(straight)[name]) for name, value in weights(config["output"]).items())
+
+    code, output = launch()
+    assert code == 0
+    assert "is done (6 steps)" in output
+
+
+def test_ctrl_c_keeps_the_last_step_and_says_how_to_resume(launch, config):
+    process = launch(wait=False, steps=100_000)
+    wait_for(Path(config["output"]) / "checkpoints" / "step_000003" / "state.json", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "nothing is lost" in output
+    assert "resume" in output
+    assert "Traceback" not in output
+    state = json.loads(max(Path(config["output"], "checkpoints").glob("*/state.json")).read_text())
+    assert metrics(config["output"])[-1]["step"] == state["step"] >= 3
+
+
+def test_the_launcher_runs_two_ranks_that_agree_and_resume(launch, config):
+    code, output = launch(ranks=2, steps=3)
+    assert code == 0, output
+    generator = load_generator(Path(config["output"]) / "student")
+    assert generator.generate([0, 1, 2]).shape == (3, 3, 32, 32)
+    assert metrics(config["output"])[-1]["images_seen"] == 3 * 8 * 2
+    assert Path(config["output"], "samples", "step_000003.png").exists()
+    card = (Path(config["output"]) / "student" / "README.md").read_text()
+    assert "with 2 rank(s)" in card
+
+    Path(config["output"], "done.json").unlink()
+    code, output = launch()
+    assert code == 2
+    assert "was written by 2 ranks and this run has 1" not in output or "Traceback" not in output
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_every_zero_stage_trains_to_the_same_weights(launch, config, tmp_path, stage):
+    """Stage 1 is the reference; partitioning must not change the mathematics."""
+    results = []
+    for zero_stage in (1, stage):
+        code, output = launch(
+            ranks=2, steps=3, engine={"zero_stage": zero_stage}, output=str(tmp_path / f"stage{zero_stage}")
+        )
+        assert code == 0, output
+        results.append(weights(tmp_path / f"stage{zero_stage}"))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({"method": {"name": "fpd", "teacher": {"path": "nowhere"}}}, [], "nowhere is not a weight folder"),
+        ({}, ["--set", "optimizer.lrr=1"], "did you mean 'lr'?"),
+        ({"output": "config.json/run"}, [], "cannot write the run folder config.json/run"),
+        (
+            {
+                "method": {"name": "classifier"},
+                "data": {"name": "image_shards", "folder": "none", "num_classes": 3, "image_size": 8},
+            },
+            [],
+            "none/sizes.json does not exist",
+        ),
+    ],
+)
+def test_mistakes_end_in_one_sentence(launch, changes, arguments, message):
+    code, output = launch(arguments=arguments, **changes)
+    assert code == 2, output
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_finished_folder_refuses_other_settings(launch, config):
+    assert launch(steps=1)[0] == 0
+    code, output = launch(steps=1, seed=5)
+    assert code == 2
+    assert "other settings (seed)" in output
+    code, output = launch(steps=1, resume="never")
+    assert code == 2
+    assert "already holds a run at step 1" in output
+
+
+def test_a_damaged_checkpoint_is_named(launch, config):
+    assert launch(steps=2)[0] == 0
+    Path(config["output"], "done.json").unlink()
+    for file in Path(config["output"], "checkpoints", "step_000002", "student").glob("*.pt"):
+        file.write_bytes(file.read_bytes()[:100])
+    code, output = launch(steps=2)
+    assert code == 2, output
+    assert "cannot be resumed" in output
