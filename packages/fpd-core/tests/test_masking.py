@@ -39,7 +39,9 @@ def test_initial_tokens_mix_exact_masks_with_uniform_codes(rng):
     torch.testing.assert_close(shares, torch.full((5,), 0.2), rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize(("length", "ratio", "count"), [(256, 0.6, 154), (256, 0.9, 230), (128, 0.9, 115), (64, 1.0, 64)])
+@pytest.mark.parametrize(
+    ("length", "ratio", "count"), [(256, 0.6, 154), (256, 0.9, 230), (128, 0.9, 115), (64, 1.0, 64)]
+)
 def test_published_mask_counts(length, ratio, count):
     assert int((initial_tokens(1, length, 5, 5, ratio) == 5).sum()) == count
 

@@ -39,7 +39,7 @@ def test_only_the_student_gets_a_gradient(teacher, lift):
 
 
 def test_the_gradient_is_the_drift_pulled_back_through_the_soft_embedding(teacher, lift):
-    """Chain rule by hand: the force at the decoded image, through decoder and softmax, equals autograd's logit gradient."""
+    """Chain rule by hand: the gradient at the decoder's input, through the softmax, is autograd's logit gradient."""
     captured = {}
 
     def student(tokens, labels, *rest):

@@ -1,5 +1,7 @@
 """The multi-step samplers against the published Halton sequence and against what any sampler must do."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -41,8 +43,8 @@ def test_each_step_reveals_its_share_and_keeps_the_rest(teacher, rng, sampler, s
     tokens = sample(teacher, condition, steps, sampler, generator=rng, guidance_scale=1)
     maps = [seen for seen, _ in record.seen] + [tokens]
     masked = [int((m[0] == teacher.mask_id).sum()) for m in maps]
-    assert [a - b for a, b in zip(masked, masked[1:], strict=False)] == reveal_plan(64, steps)
-    for before, after in zip(maps, maps[1:], strict=False):
+    assert [a - b for a, b in pairwise(masked)] == reveal_plan(64, steps)
+    for before, after in pairwise(maps):
         known = before != teacher.mask_id
         assert torch.equal(before[known], after[known])
     assert tokens.min() >= 0

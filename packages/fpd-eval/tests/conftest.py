@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from fpd_eval.cache import Cache
 from fpd_eval.curves import Curve
 from fpd_eval.machine import this_machine
 from fpd_eval.protocol import EvaluationProtocol
 from fpd_eval.results import Reference, Results, Row
-from PIL import Image
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fpd_eval.cache import hash_json, hash_tensors
 
 

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from fpd_core.checkpoints import save_folder
 from fpd_core.generator import GenerationConfig, save_generator
 from fpd_core.networks.classifier import Classifier, ClassifierConfig

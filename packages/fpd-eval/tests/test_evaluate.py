@@ -6,11 +6,12 @@ import io
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from fpd_eval.cache import Cache
 from fpd_eval.evaluate import measure, open_bench, reference
 from fpd_eval.image_sets import generated_batch, generated_images, real_images, to_uint8
 from fpd_eval.timing import milliseconds_per_image
-from PIL import Image
 
 
 def without_time(row):
@@ -122,8 +123,8 @@ def test_reference_strip_shows_one_class_per_column(small_world):
     bench = open_bench(small_world.protocol, small_world.cache)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(reference(bench).samples))))
     pixels = next(iter(real_images(small_world.protocol).batches()))
-    # Labels are i mod 3: the second image of class 1 is image 4.
-    assert np.array_equal(picture[32:64, 32:64].transpose(2, 0, 1), pixels[4].numpy())
+    # Labels are i mod 3: the second image of class 2 is image 5.
+    assert np.array_equal(picture[32:64, 64:].transpose(2, 0, 1), pixels[5].numpy())
 
 
 def test_time_is_the_median_after_a_warm_up(small_world, monkeypatch):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.checkpoints import save_folder
 from fpd_core.config import ConfigError

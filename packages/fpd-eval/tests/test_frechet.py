@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from fpd_eval.metrics import frechet_distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+from fpd_eval.metrics import frechet_distance
 
 
 def correlated(rows, dimensions, seed, shift=0.0):

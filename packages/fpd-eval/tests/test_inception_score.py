@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from fpd_eval.metrics import inception_score
 from torch_fidelity.metric_isc import isc_features_to_metric
+
+from fpd_eval.metrics import inception_score
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from fpd_eval.metrics import density_coverage, precision_recall
 from prdc import compute_prdc
+
+from fpd_eval.metrics import density_coverage, precision_recall
 
 
 def from_prdc(real, fake, k):

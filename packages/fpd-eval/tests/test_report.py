@@ -7,13 +7,14 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from PIL import Image
+from rich.console import Console
+
 from fpd_eval import plots
 from fpd_eval.curves import read_curves
 from fpd_eval.report import html_report, write_report
 from fpd_eval.results import read_results
 from fpd_eval.tables import cells, csv_table, markdown_table, terminal_table
-from PIL import Image
-from rich.console import Console
 
 HOSTILE = "<script>alert(1)|*</script>"
 

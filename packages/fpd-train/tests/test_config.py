@@ -26,7 +26,10 @@ def test_every_shipped_config_is_valid(path):
     ("override", "message"),
     [
         ("stepz=3", r"unknown key 'stepz'; did you mean 'steps'\?"),
-        ("method.objective.weigthing=cross", r"method\.fpd\.objective: unknown key 'weigthing'; did you mean 'weighting'"),
+        (
+            "method.objective.weigthing=cross",
+            r"method\.fpd\.objective: unknown key 'weigthing'; did you mean 'weighting'",
+        ),
         ("method.objective.weighting=crosss", r"objective\.weighting: .*'plain' or 'cross'.*found 'crosss'"),
         ("optimizer.lr=-1", r"optimizer\.lr: .*greater than 0.*-1"),
         ("method.name=fdp", r"method: .*'fpd'"),

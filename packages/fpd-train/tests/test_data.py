@@ -42,7 +42,7 @@ def indices(batches, count):
 
 
 def test_every_sample_is_seen_once_per_epoch_in_a_new_order(folder):
-    flat = sum(indices(stream(folder, batch=23), 3), [])
+    flat = [index for batch in indices(stream(folder, batch=23), 3) for index in batch]
     epochs = [flat[:23], flat[23:46], flat[46:]]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert epochs[0] != epochs[1] != list(range(23))
@@ -136,10 +136,16 @@ def test_fashion_images_are_padded_to_32_pixels(tmp_path):
     idx(tmp_path / "t10k-images-idx3-ubyte.gz", pixels)
     idx(tmp_path / "t10k-labels-idx1-ubyte.gz", np.array([3, 1, 4, 1], np.uint8))
     sizes = write_shards(fashion_samples(locate_fashion("folder", tmp_path, "test"), "test"), tmp_path / "out", 3)
-    assert sizes == json.loads((tmp_path / "out" / "sizes.json").read_text()) == {"shard-00000.tar": 3, "shard-00001.tar": 1}
-    batch = next(ImageShards(folder=tmp_path / "out", num_classes=10, image_size=32).open(
-        batch_size=4, seed=0, rank=0, world=1, start=0
-    ))
+    assert (
+        sizes
+        == json.loads((tmp_path / "out" / "sizes.json").read_text())
+        == {"shard-00000.tar": 3, "shard-00001.tar": 1}
+    )
+    batch = next(
+        ImageShards(folder=tmp_path / "out", num_classes=10, image_size=32).open(
+            batch_size=4, seed=0, rank=0, world=1, start=0
+        )
+    )
     shown = {int(label): image for label, image in zip(batch.condition.labels, batch.images, strict=True)}
     assert sorted(batch.condition.labels.tolist()) == [1, 1, 3, 4]
     torch.testing.assert_close(shown[4][1, 2:30, 2:30] * 255, torch.tensor(pixels[2]).float())
@@ -155,7 +161,9 @@ def test_uniform_labels_are_uniform_reproducible_and_shared_by_ranks():
     config = UniformLabels(num_classes=5)
 
     def labels(**place):
-        return next(config.open(**({"batch_size": 4000, "seed": 3, "rank": 0, "world": 1, "start": 2} | place))).condition.labels
+        return next(
+            config.open(**({"batch_size": 4000, "seed": 3, "rank": 0, "world": 1, "start": 2} | place))
+        ).condition.labels
 
     shares = labels().bincount(minlength=5) / 4000
     torch.testing.assert_close(shares, torch.full((5,), 0.2), rtol=0, atol=0.03)

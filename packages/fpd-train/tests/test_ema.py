@@ -7,9 +7,7 @@ from torch import nn
 from fpd_train.ema import Ema, EmaConfig, decay_at
 
 
-@pytest.mark.parametrize(
-    ("updates", "expected"), [(0, 1 / 10), (1, 2 / 11), (90, 91 / 100), (10**6, 0.9999)]
-)
+@pytest.mark.parametrize(("updates", "expected"), [(0, 1 / 10), (1, 2 / 11), (90, 91 / 100), (10**6, 0.9999)])
 def test_warm_up(updates, expected):
     assert decay_at(updates, EmaConfig()) == pytest.approx(expected)
 

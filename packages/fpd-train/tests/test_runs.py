@@ -1,4 +1,4 @@
-"""Whole runs in real processes: they finish, resume to the same numbers after a kill, and answer mistakes in a sentence."""
+"""Whole runs in real processes: they finish, resume to the same numbers after a kill, answer mistakes in a sentence."""
 
 import json
 import signal

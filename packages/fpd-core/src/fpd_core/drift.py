@@ -106,7 +106,8 @@ def _drift(x: Tensor, y: Tensor, distance: Tensor, bandwidth: float, weighting: 
         )
     pull = positive @ y - positive.sum(2, keepdim=True) * x
     push = negative @ x - negative.sum(2, keepdim=True) * x
-    return pull - push
+    drift: Tensor = pull - push
+    return drift
 
 
 def _everyone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:

@@ -19,9 +19,11 @@ from fpd_core.teachers.teacher import Teacher
 
 
 class ObjectiveConfig(Config):
-    """The loss. Defaults are the paper's where it speaks and `docs/method.md` says what was chosen where it does not."""
+    """The loss. Defaults are the paper's where it speaks; `docs/method.md` lists what was chosen where it does not."""
 
-    init_mask_ratio: float = Field(0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init; the rest is random.")
+    init_mask_ratio: float = Field(
+        0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init; the rest is random."
+    )
     embedding_noise: float = Field(0.0, ge=0, lt=1, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
     guidance_scale: float = Field(2.0, description="g of the refining teacher, u + g (c - u); 1 is no guidance.")
@@ -65,9 +67,7 @@ def fixed_point_loss(
         gather: compare with the samples of all ranks. Collective.
     """
     batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
-    z_init = initial_tokens(
-        batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device
-    )
+    z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
     logits = teacher.logits(
         z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
     )
@@ -107,4 +107,5 @@ def fixed_point_loss(
 
 def _entropy(logits: Tensor) -> Tensor:
     """Mean entropy in nats of the token distributions."""
-    return torch.distributions.Categorical(logits=logits.float()).entropy().mean()
+    entropy: Tensor = torch.distributions.Categorical(logits=logits.float()).entropy().mean()
+    return entropy

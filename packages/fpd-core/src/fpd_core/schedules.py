@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         return [length]
     if rule == "corrected":
         masked = [round(length * _masked_share(k / steps, schedule)) for k in range(steps + 1)]
-        plan = [before - after for before, after in zip(masked, masked[1:], strict=False)]
+        plan = [before - after for before, after in pairwise(masked)]
     else:
         weights = [_v1_weight(1 - k / (steps - 1), schedule) for k in range(steps)]
         plan = [round(length * w / sum(weights)) for w in weights]

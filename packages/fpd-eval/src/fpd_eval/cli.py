@@ -135,8 +135,9 @@ def _candidate(argument: str, *, alone: bool) -> "Candidate":
 
 def _given(section: type[Section], **values: Any) -> Section:
     """A config section from the options that were given; the others keep the section's defaults."""
-    from fpd_core.config import explain
     from pydantic import ValidationError
+
+    from fpd_core.config import explain
 
     try:
         return section.model_validate({name: value for name, value in values.items() if value is not None})

@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
 from fpd_core import Generator, load_generator
 from fpd_core.checkpoints import read_config
 from fpd_core.config import Config
 from fpd_core.sampling import Sampler
 from fpd_core.teachers import Teacher, load_teacher
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
-
 from fpd_eval.curves import Curve
 from fpd_eval.evaluate import Bench, measure, reference
 from fpd_eval.machine import this_machine

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from fpd_core.idx import read_images, read_labels
 from torch import Tensor
 
+from fpd_core.idx import read_images, read_labels
 from fpd_eval.cache import hash_file
 from fpd_eval.protocol import EvaluationProtocol
 from fpd_eval.systems import System

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
 from fpd_core.config import Config
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field, PositiveInt, model_validator
+
 from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Config
 from fpd_core.teachers.fashion import CLASSES
-from pydantic import Field, PositiveInt, model_validator
 
 
 class EvaluationProtocol(Config):

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from fpd_core.config import Config, explain
 from pydantic import Field, ValidationError
 
+from fpd_core.config import Config, explain
 from fpd_eval.curves import Curve
 from fpd_eval.machine import Machine
 from fpd_eval.protocol import EvaluationProtocol

@@ -3,12 +3,12 @@
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
+
 from fpd_core import Generator
 from fpd_core.conditioning import ClassCondition
 from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import Teacher
-from torch import Tensor
-
 from fpd_eval.cache import hash_json, hash_tensors
 
 Role = Literal["teacher", "untrained", "student"]

@@ -19,7 +19,11 @@ def _machine() -> str:
 def model_card(config: TrainConfig, command: str, world: int, quality: Report) -> str:
     """Markdown: how the network was made, on what, and what was measured right after training."""
     measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in quality.items())
-    table = f"| measured | value |\n| --- | --- |\n{measured}\n" if quality else "Not measured at export; see `fpd-eval compare`.\n"
+    table = (
+        f"| measured | value |\n| --- | --- |\n{measured}\n"
+        if quality
+        else "Not measured at export; see `fpd-eval compare`.\n"
+    )
     settings = json.dumps(config.model_dump(mode="json", exclude_defaults=True), indent=2)
     return f"""---
 license: apache-2.0

@@ -35,7 +35,9 @@ class Checkpoints:
             raise ValueError(f"{pointer} names {name}, which is missing or incomplete; put it back or delete {pointer}")
         return int(json.loads((self._folder / name / "state.json").read_text())["step"])
 
-    def save(self, step: int, updates: Mapping[str, int], engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> None:
+    def save(
+        self, step: int, updates: Mapping[str, int], engines: Mapping[str, Engine], emas: Mapping[str, Ema]
+    ) -> None:
         """Write step `step`; a kill at any moment leaves the previous checkpoint in force."""
         folder = self._at(step)
         if dist.get_rank() == 0:
@@ -46,7 +48,9 @@ class Checkpoints:
             engine.save(folder / name)
         if dist.get_rank() == 0:
             for name, ema in emas.items():
-                save_file({k: v.contiguous() for k, v in ema.module.state_dict().items()}, folder / f"{name}.ema.safetensors")
+                save_file(
+                    {k: v.contiguous() for k, v in ema.module.state_dict().items()}, folder / f"{name}.ema.safetensors"
+                )
             state = {"step": step, "updates": dict(updates), "world": dist.get_world_size()}
             (folder / "state.json").write_text(json.dumps(state))
         barrier()

@@ -51,6 +51,21 @@ def schema_command() -> None:
     print(json.dumps(TrainConfig.model_json_schema(), indent=2))
 
 
+@app.command("bench")
+def bench_command(
+    config: ConfigOption,
+    set_: SetOption = [],  # noqa: B006
+    repeats: Annotated[int, typer.Option(min=1, help="Timed calls per component; the median counts.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Time the components of a distillation step at the sizes of a config."""
+    from fpd_train.bench import bench, show
+    from fpd_train.config import load_config
+
+    loaded = load_config(config, set_)
+    show(bench(loaded, repeats), loaded, as_json=as_json)
+
+
 @app.command("shards")
 def shards_command(
     world: Annotated[Literal["fashion"], typer.Argument(help="Which data set.")],

@@ -23,7 +23,7 @@ class TrainConfig(Config):
     steps: PositiveInt = Field(description="Optimizer steps.")
     micro_batch: PositiveInt = Field(32, description="Images per rank and forward pass.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    method: MethodConfig  # type: ignore[valid-type]
+    method: MethodConfig
     data: DataConfig
     validation: DataConfig | None = Field(None, description="Source for the quality measured at the end.")
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -33,7 +33,9 @@ class TrainConfig(Config):
     sample_every: PositiveInt = Field(100, description="Steps between sample grids.")
     save_every: PositiveInt = Field(100, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = 2
-    resume: Literal["auto", "never"] = Field("auto", description="`never` refuses a run folder that holds a checkpoint.")
+    resume: Literal["auto", "never"] = Field(
+        "auto", description="`never` refuses a run folder that holds a checkpoint."
+    )
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "TrainConfig":

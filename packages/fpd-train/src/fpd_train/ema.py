@@ -14,7 +14,9 @@ class EmaConfig(Config):
     """Averaging of the weights that are evaluated and exported."""
 
     decay: float = Field(0.9999, ge=0, lt=1, description="Upper limit of the decay.")
-    warmup: bool = Field(True, description="Decay min(decay, (1+n)/(10+n)) after n updates: short runs forget their start.")
+    warmup: bool = Field(
+        True, description="Decay min(decay, (1+n)/(10+n)) after n updates: short runs forget their start."
+    )
 
 
 def decay_at(updates: int, config: EmaConfig) -> float:

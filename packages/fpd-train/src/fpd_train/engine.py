@@ -1,7 +1,7 @@
 """The only file that knows DeepSpeed: one engine per trained network.
 
 Frozen networks stay plain modules outside every engine. A second network's loss must pass through `Engine.module`, not
-through the engine itself, and each engine gets one backward per micro-batch: other wirings are silently wrong at ZeRO 1.
+through the engine itself, and each engine gets one backward per micro-batch: other wirings are wrong in silence.
 """
 
 import logging
@@ -19,8 +19,8 @@ from torch import distributed as dist
 from fpd_core.config import Config
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-import deepspeed  # noqa: E402  (reads DS_ACCELERATOR on import)
-from deepspeed.utils import logger, safe_get_full_fp32_param  # noqa: E402
+import deepspeed
+from deepspeed.utils import logger, safe_get_full_fp32_param
 
 
 class OptimizerConfig(Config):

@@ -196,9 +196,7 @@ def _finish(run: Run, log: RunLog, command: str) -> None:
     quality: Report = {}
     if config.validation is not None:
         log.say("measuring quality")
-        validation = open_stream(
-            config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, start=0
-        )
+        validation = open_stream(config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, start=0)
         quality = run.method.quality(run.averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
     run.method.export(folder, run.averaged, model_card(config, command, run.world, quality))

@@ -7,6 +7,7 @@ order of timm's `tf_efficientnet_lite0` under other names.
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -58,7 +59,7 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, *, blocks: Sequence[int], image_size: int) -> None:
         super().__init__()
         self.blocks, self.image_size = sorted(blocks), image_size
-        self.network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         load_imagenet_weights(self.network, weights_path())
         # channels_last halves the time of the depthwise convolutions on CPUs.
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -47,7 +47,11 @@ class _Mlp(nn.Module):
     def __init__(self, width: int, mlp_width: int, dropout: float) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Linear(width, mlp_width), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_width, width), nn.Dropout(dropout)
+            nn.Linear(width, mlp_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_width, width),
+            nn.Dropout(dropout),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,9 +84,10 @@ class _Blocks(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        for attention, mlp in self.layers:  # type: ignore[misc]
-            x = x + attention(x)
-            x = x + mlp(x)
+        for block in self.layers:
+            assert isinstance(block, nn.ModuleList)
+            for part in block:
+                x = x + part(x)
         return x
 
 
@@ -137,8 +142,11 @@ class MaskGit(nn.Module):
             image = (1 - embedding_noise**2) ** 0.5 * image + embedding_noise * noise
         x = torch.cat([image, self.tok_emb(labels + codes + 1)[:, None]], dim=1) + self.pos_emb
         x = self.last_layer(self.transformer(self.first_layer(x)))[:, : tokens.shape[1]]
-        return x @ self.tok_emb.weight[: codes + 1].T + self.bias[: tokens.shape[1], : codes + 1]
+        logits: Tensor = x @ self.tok_emb.weight[: codes + 1].T + self.bias[: tokens.shape[1], : codes + 1]
+        return logits
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parts a student may keep frozen, by the names used in configs."""
-        return {"embeddings": [self.tok_emb.weight], "positions": [self.pos_emb], "output_bias": [self.bias]}
+        table = self.tok_emb.weight
+        assert isinstance(table, nn.Parameter)
+        return {"embeddings": [table], "positions": [self.pos_emb], "output_bias": [self.bias]}

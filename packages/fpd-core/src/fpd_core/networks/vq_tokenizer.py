@@ -34,7 +34,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        out: Tensor = self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        return out
 
 
 class VqTokenizer(nn.Module):

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import Protocol
 
 import torch
-from fpd_core.config import nearest
 from torch import Tensor
 
+from fpd_core.config import nearest
 from fpd_eval.protocol import EvaluationProtocol
 
 EXTRACTORS = {

@@ -1,9 +1,9 @@
 """The small world's own classifier: features, and logits for the inception score and class accuracy."""
 
 import torch
-from fpd_core.networks.classifier import load_classifier
 from torch import Tensor
 
+from fpd_core.networks.classifier import load_classifier
 from fpd_eval.cache import hash_tensors
 from fpd_eval.protocol import EvaluationProtocol
 

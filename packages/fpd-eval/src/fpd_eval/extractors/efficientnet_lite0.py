@@ -1,9 +1,9 @@
 """EfficientNet-Lite0 with ImageNet weights: a general feature space that never saw the small world."""
 
 import torch
-from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from torch import Tensor
 
+from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_eval.cache import hash_json, hash_tensors
 from fpd_eval.protocol import EvaluationProtocol
 

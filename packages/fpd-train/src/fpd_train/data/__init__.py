@@ -12,7 +12,9 @@ from fpd_train.data.uniform_labels import UniformLabels
 DataConfig = Annotated[UniformLabels | ImageShards, Field(discriminator="name")]
 
 
-def open_stream(config: DataConfig, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+def open_stream(
+    config: DataConfig, *, batch_size: int, seed: int, rank: int, world: int, start: int
+) -> Iterator[Batch]:
     """Batches from number `start` on. Sample n of the global order goes to rank n mod world.
 
     Raises:

@@ -56,7 +56,9 @@ class ImageShards(Config):
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
         sizes = self.sizes()
         if sum(sizes.values()) < batch_size * world:
-            raise DataError(f"{self.folder} holds {sum(sizes.values())} samples, one global batch needs {batch_size * world}")
+            raise DataError(
+                f"{self.folder} holds {sum(sizes.values())} samples, one global batch needs {batch_size * world}"
+            )
         return self._batches(sizes, batch_size, seed, rank, world, start)
 
     def _batches(
@@ -95,7 +97,9 @@ class ImageShards(Config):
         except Exception as error:  # webdataset re-raises tar, IO and zlib errors in many types
             raise DataError(f"shard {path} cannot be read: {error}") from None
         if len(samples) != expected:
-            raise DataError(f"shard {path} holds {len(samples)} samples, {SIZES} says {expected}: damaged or incomplete")
+            raise DataError(
+                f"shard {path} holds {len(samples)} samples, {SIZES} says {expected}: damaged or incomplete"
+            )
         return samples
 
     def _image(self, sample: dict[str, Any]) -> Tensor:
@@ -108,7 +112,9 @@ class ImageShards(Config):
         except (UnidentifiedImageError, OSError) as error:
             raise DataError(f"{where}: image cannot be decoded: {error}") from None
         if image.shape[:2] != (self.image_size, self.image_size):
-            raise DataError(f"{where} is {image.shape[1]}x{image.shape[0]}, the config says {self.image_size} pixels a side")
+            raise DataError(
+                f"{where} is {image.shape[1]}x{image.shape[0]}, the config says {self.image_size} pixels a side"
+            )
         return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
     def _label(self, sample: dict[str, Any]) -> int:

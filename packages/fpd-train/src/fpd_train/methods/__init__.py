@@ -1,6 +1,7 @@
-"""What can be trained. A method is one file with a config section and one line in `METHODS`."""
+"""What can be trained. A method is one file with a config section, one line in `METHODS` and its name in the union."""
 
-from typing import Annotated, Any, Union
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -10,21 +11,22 @@ from fpd_train.pretrain.classifier import ClassifierMethod, ClassifierTraining
 from fpd_train.pretrain.masked_model import MaskedModelMethod, MaskedModelTraining
 from fpd_train.pretrain.tokenizer import TokenizerMethod, TokenizerTraining
 
-METHODS: dict[Any, Any] = {
+MethodConfig = Annotated[
+    FpdConfig | TokenizerTraining | MaskedModelTraining | ClassifierTraining, Field(discriminator="name")
+]
+
+METHODS: dict[type, Callable[[Any, Parts], Method]] = {
     FpdConfig: FpdMethod,
     TokenizerTraining: TokenizerMethod,
     MaskedModelTraining: MaskedModelMethod,
     ClassifierTraining: ClassifierMethod,
 }
 
-MethodConfig = Annotated[Union[tuple(METHODS)], Field(discriminator="name")]
 
-
-def build_method(config: Any, parts: Parts) -> Method:
+def build_method(config: MethodConfig, parts: Parts) -> Method:
     """The method of a config section, with its networks on `parts.device`.
 
     Raises:
         CheckpointError: a network it starts from cannot be loaded.
     """
-    method: Method = METHODS[type(config)](config, parts)
-    return method
+    return METHODS[type(config)](config, parts)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -45,7 +45,7 @@ class FpdMethod:
         self.drafts_per_condition = config.drafts_per_condition
         self._teacher = load_teacher(config.teacher).to(parts.device)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
-        student = deepcopy(self._teacher.network).requires_grad_(True)
+        student: Any = deepcopy(self._teacher.network).requires_grad_(True)
         _switch_off_dropout(student)
         groups = student.parameter_groups()
         for name in config.frozen:

@@ -46,13 +46,12 @@ class Method(Protocol):
         """Scalar loss of a phase and numbers to log. `forward[phase]` runs the network that is being updated."""
         ...
 
-
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
         """Images [N, 3, H, W] in [0, 1] that show progress, from the averaged networks, ten to a row."""
         ...
 
     def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
-        """Measured quality of the averaged networks; `validation` is endless. Empty where nothing cheap is meaningful."""
+        """Measured quality of the averaged networks; `validation` is endless. Empty where nothing cheap means much."""
         ...
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:

@@ -55,12 +55,10 @@ class ClassifierMethod:
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         shift = self._config.shift
-        dy, dx, flip = torch.randint(2 * shift + 1, (2,), generator=generator, device=images.device).tolist() + [
-            torch.rand((), generator=generator, device=images.device).item() < 0.5
-        ]
+        dy, dx, coin = torch.randint(2 * shift + 1, (3,), generator=generator, device=images.device).tolist()
         side = images.shape[-1]
         moved = F.pad(images, (shift,) * 4)[..., dy : dy + side, dx : dx + side]
-        return moved.flip(-1) if flip and self._config.flip else moved
+        return moved.flip(-1) if self._config.flip and coin > shift else moved
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
         if self._shown is None:
