@@ -1,11 +1,13 @@
 """With `gather`, how a batch is spread over ranks changes nothing."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed as dist
-from torch import multiprocessing as mp
 
 from fpd_core.drift import drift_loss
 
@@ -18,9 +20,9 @@ def batch():
     return x, x + 0.3 * torch.randn(6, 3, 5, generator=generator, dtype=torch.float64)
 
 
-def one_rank(rank, port, results):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+def one_rank(rank, results):
+    """What this file does when it is started as a script."""
+    dist.init_process_group("gloo", init_method=f"file://{results}/meeting", rank=rank, world_size=2)
     x, y = (part[3 * rank : 3 * rank + 3] for part in batch())
     x = x.clone().requires_grad_()
     result = drift_loss(x, y, gather=True)
@@ -30,7 +32,9 @@ def one_rank(rank, port, results):
 
 
 def test_two_ranks_compute_the_problem_of_one(tmp_path):
-    mp.spawn(one_rank, args=(20000 + os.getpid() % 20000, tmp_path), nprocs=2)
+    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
+    processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for command in commands]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     x, y = batch()
     x.requires_grad_()
@@ -42,3 +46,7 @@ def test_two_ranks_compute_the_problem_of_one(tmp_path):
     for _, _, rms, scale in parts:
         torch.testing.assert_close(rms, whole.rms)
         torch.testing.assert_close(scale, whole.scale)
+
+
+if __name__ == "__main__":
+    one_rank(int(sys.argv[1]), Path(sys.argv[2]))

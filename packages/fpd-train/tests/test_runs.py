@@ -79,21 +79,22 @@ def test_the_launcher_runs_two_ranks_that_agree_and_resume(launch, config):
     Path(config["output"], "done.json").unlink()
     code, output = launch()
     assert code == 2
-    assert "was written by 2 ranks and this run has 1" not in output or "Traceback" not in output
+    assert "was written by 2 ranks and this run has 1" in output
+    assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_every_zero_stage_trains_to_the_same_weights(launch, config, tmp_path, stage):
-    """Stage 1 is the reference; partitioning must not change the mathematics."""
-    results = []
-    for zero_stage in (1, stage):
-        code, output = launch(
-            ranks=2, steps=3, engine={"zero_stage": zero_stage}, output=str(tmp_path / f"stage{zero_stage}")
-        )
+def test_partitioning_does_not_change_the_mathematics(launch, tmp_path):
+    """Every ZeRO stage logs the same losses on two ranks; step 4 sees the weights of three updates."""
+    losses = {}
+    for stage in (0, 1, 2, 3):
+        folder = tmp_path / f"stage{stage}"
+        code, output = launch(ranks=2, steps=4, engine={"zero_stage": stage}, output=str(folder))
         assert code == 0, output
-        results.append(weights(tmp_path / f"stage{zero_stage}"))
-    for name, value in results[0].items():
-        torch.testing.assert_close(value, results[1][name], rtol=1e-2, atol=2e-3)
+        losses[stage] = [line["loss"] for line in metrics(folder)]
+        assert all(value.numel() > 0 for value in weights(folder).values())
+    assert len(set(losses[1])) == 4
+    for stage in (0, 2, 3):
+        assert losses[stage] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -187,10 +187,11 @@ class Engine:
         return stats if norm is None else stats | {"grad_norm": float(norm)}
 
     def masters(self) -> Iterator[tuple[str, Tensor]]:
-        """Float32 master of every parameter, whole, on every rank. Collective."""
+        """Float32 master of every trainable parameter, whole, on every rank. Collective."""
         for name, parameter in self._engine.module.named_parameters():
-            whole = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
-            yield name, parameter.detach() if whole is None else whole
+            if parameter.requires_grad:
+                whole = safe_get_full_fp32_param(parameter)
+                yield name, parameter.detach() if whole is None else whole
 
     def buffers(self) -> dict[str, Tensor]:
         """The network's buffers by name."""

@@ -165,11 +165,12 @@ def _build(
 ) -> Run:
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     method = build_method(config.method, Parts(device, world, config.seed))
+    # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
+    emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
     engines = {
         name: Engine(network, config.engine, config.optimizer, micro_batch=config.micro_batch, steps=config.steps)
         for name, network in method.networks.items()
     }
-    emas = {name: Ema(engine.module, config.ema) for name, engine in engines.items()}
     updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
     return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
 
