@@ -3,6 +3,6 @@
 set -euo pipefail
 config=$1 run=$2
 shift 2
-deepspeed packages/fpd-train/run.py --config "$config" "$@"
+deepspeed --quiet packages/fpd-train/run.py --config "$config" "$@"
 fpd-eval compare --ckpt "$run/student" --ckpt "bundled student=assets/fashion/student" \
   --steps 1 2 4 8 16 --run "$run" --out "$run/report"

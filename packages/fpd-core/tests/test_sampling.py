@@ -66,6 +66,9 @@ def test_guidance_runs_the_null_branch_only_where_it_counts(teacher, rng):
     record.seen.clear()
     sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=1.0)
     assert len(record.seen) == network_evaluations(4, 1.0) == 4
+    record.seen.clear()
+    sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=3.0, guidance_ramp=True)
+    assert len(record.seen) == network_evaluations(4, 3.0, guidance_ramp=True) == 7
 
 
 def test_guided_logits_are_the_documented_mixture(teacher, rng):

@@ -16,9 +16,14 @@ from fpd_core.teachers.teacher import SamplerConfig, Teacher
 Sampler = Literal["confidence", "halton"]
 
 
-def network_evaluations(steps: int, guidance_scale: float) -> int:
-    """Forward passes per image: two branches per step unless guidance is off (scale 1)."""
-    return steps * (1 if guidance_scale == 1 else 2)
+def network_evaluations(steps: int, guidance_scale: float, guidance_ramp: bool = False) -> int:
+    """Forward passes per image: two branches per step unless guidance is off (scale 1).
+
+    A ramp begins without guidance, so its first step (of several) runs one branch.
+    """
+    if guidance_scale == 1:
+        return steps
+    return 2 * steps - (guidance_ramp and steps > 1)
 
 
 @torch.no_grad()

@@ -1,0 +1,60 @@
+"""The command line outside of training: help at once, schema, bench, shards."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("fpd-train")
+
+
+def call(*arguments, cwd=None):
+    return subprocess.run([str(COMMAND), *arguments], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from fpd_train import cli; assert 'torch' not in sys.modules, 'torch'"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    text = call("--help").stdout
+    for command in ("run", "schema", "bench", "shards"):
+        assert command in text
+
+
+def test_the_schema_is_json():
+    schema = json.loads(call("schema").stdout)
+    assert schema["properties"]["steps"]["description"] == "Optimizer steps."
+
+
+def test_bench_times_every_component(config, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(config))
+    result = call("bench", "--config", str(path), "--repeats", "1", "--json")
+    timings = {entry["component"]: entry["milliseconds"] for entry in json.loads(result.stdout)}
+    assert list(timings)[-1] == "whole step"
+    assert min(timings.values()) > 0
+    assert timings["student forward"] < timings["whole step"]
+
+
+def test_bench_refuses_what_is_no_distillation(config, tmp_path):
+    path = tmp_path / "run.json"
+    shards = {"name": "image_shards", "folder": "none", "num_classes": 3, "image_size": 8}
+    path.write_text(json.dumps(config | {"method": {"name": "classifier"}, "data": shards}))
+    result = call("bench", "--config", str(path))
+    assert result.returncode == 2
+    assert "the config names 'classifier'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("shards", "fashion", "--source", "folder", "--folder", "nowhere"), "nowhere/train-images"),
+        (("run", "--config", "absent.json"), "absent.json: No such file"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tmp_path, arguments, message):
+    result = call(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
