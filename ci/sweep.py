@@ -1,6 +1,6 @@
 """Sweep what the paper leaves open: short runs from one config, one table.
 
-    python ci/sweep.py --config configs/fashion.json --steps 250 --out runs/sweep
+    python ci/sweep.py --config configs/fashion-sweep.json --out runs/sweep
 
 Every variant is the same command with a few `--set`s, so each can be repeated alone. Finished variants are skipped.
 """
@@ -69,8 +69,8 @@ def measure(names: list[str], out: Path, num_images: int) -> list[dict]:
 
 
 def main(
-    config: Annotated[Path, typer.Option(help="The run all variants start from.")] = Path("configs/fashion.json"),
-    steps: Annotated[int, typer.Option(help="Optimizer steps per variant.")] = 250,
+    config: Annotated[Path, typer.Option(help="The run all variants start from.")] = Path("configs/fashion-sweep.json"),
+    steps: Annotated[int, typer.Option(help="Optimizer steps per variant.")] = 150,
     out: Annotated[Path, typer.Option(help="Folder of the runs and of sweep.md.")] = Path("runs/sweep"),
     num_images: Annotated[int, typer.Option(help="Images per variant.")] = 2000,
     parallel: Annotated[int, typer.Option(help="Runs at a time, one core each.")] = 2,
