@@ -3,7 +3,7 @@
 set -euo pipefail
 run=$(mktemp -d)/fashion
 trap 'rm -rf "$(dirname "$run")"' EXIT
-deepspeed --quiet packages/fpd-train/run.py --config configs/fashion.json \
+deepspeed --quiet --master_port $((20000 + RANDOM % 20000)) packages/fpd-train/run.py --config configs/fashion.json \
   --set output="$run" --set steps=8 --set log_every=2 --set save_every=4
 fpd-eval compare --ckpt "$run/student" --steps 1 4 --num-images 300 \
   --run "$run" --out "$run/report" --cache-dir "$run/cache"

@@ -100,7 +100,7 @@ def test_compare_measures_and_writes_the_report(run, world):
         ("student", "student", 1, 1),
     ]
     assert found["protocol"]["num_images"] == 20
-    assert found["rows"][0]["settings"]["guidance_scale"] == 2.0
+    assert found["rows"][0]["settings"]["guidance_scale"] == 1.5
     assert all(row["ms_per_image"] > 0 for row in found["rows"])
     report = world / "runs" / "tiny" / "report"
     assert (report / "curves.png").exists()

@@ -72,6 +72,7 @@ def launch(config, tmp_path):
             text=True,
             env=environment,
             cwd=tmp_path,
+            start_new_session=True,
         )
         if not wait:
             return process

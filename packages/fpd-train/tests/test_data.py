@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fpd_train.batch import DataError
 from fpd_train.data.image_shards import ImageShards
 from fpd_train.data.uniform_labels import UniformLabels
 from fpd_train.data.write_shards import fashion_samples, locate_fashion, write_shards
+from fpd_train.errors import DataError
 
 
 def sample(index, *, size=8, label=None, image=None, key=None):

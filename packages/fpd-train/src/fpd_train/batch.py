@@ -17,7 +17,3 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(self.condition.to(device), None if self.images is None else self.images.to(device))
-
-
-class DataError(ValueError):
-    """A data source is absent, damaged or does not fit; the message names it and the remedy."""

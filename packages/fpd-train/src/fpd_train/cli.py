@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from fpd_train.errors import Interrupted, NonFiniteError
+
 app = typer.Typer(
     help="Train one-step generators by Fixed-Point Distillation.",
     no_args_is_help=True,
@@ -95,35 +97,20 @@ def _command_line() -> str:
 
 def _report(error: BaseException) -> int:
     """Print one message for the person at the terminal (rank 0 only) and choose the exit code."""
-    from fpd_train.trainer import Interrupted
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
     if isinstance(error, Interrupted):
-        if os.environ.get("RANK", "0") == "0":
-            console.print(f"[yellow]{error}. Run the same command to resume.[/]")
+        console.print(f"[yellow]{error}. Run the same command to resume.[/]")
         return 130
-    if os.environ.get("RANK", "0") == "0":
-        console.print("error: ", style="red", end="")
-        console.print(str(error), markup=False)
+    console.print("error: ", style="red", end="")
+    console.print(str(error), markup=False)
     return 2
 
 
 def _guarded(application: typer.Typer) -> None:
-    from fpd_train.trainer import Interrupted
-
     try:
         application()
-    except (ValueError, OSError, RuntimeError, Interrupted) as error:
-        if not _is_expected(error):
-            raise
+    except (ValueError, OSError, NonFiniteError, Interrupted) as error:
         sys.exit(_report(error))
-
-
-def _is_expected(error: BaseException) -> bool:
-    from fpd_train.engine import NonFiniteError
-    from fpd_train.trainer import Interrupted
-
-    return isinstance(error, ValueError | OSError | Interrupted | NonFiniteError)
 
 
 def run_rank() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fpd_core.config import Config
+from fpd_train.errors import NonFiniteError
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
@@ -50,10 +51,6 @@ class EngineConfig(Config):
         if self.zero_stage == 0 and self.precision != "float32":
             raise ValueError("zero_stage 0 keeps no float32 masters for bfloat16; use zero_stage 1")
         return self
-
-
-class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a non-finite loss or gradient."""
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:

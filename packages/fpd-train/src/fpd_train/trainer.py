@@ -17,6 +17,7 @@ from fpd_train.config import RESOLVED, TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine, any_rank, barrier, start_processes, stop_processes
+from fpd_train.errors import Interrupted
 from fpd_train.methods import build_method
 from fpd_train.methods.interface import Method, Parts, Report
 from fpd_train.runlog import RunLog
@@ -27,10 +28,6 @@ from fpd_train.seeds import seeded
 OPERATIONAL = {"steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"}
 
 DONE = "done.json"
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is saved."""
 
 
 class StopRequest:

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Config
-from fpd_train.batch import Batch, DataError
+from fpd_train.batch import Batch
+from fpd_train.errors import DataError
 
 SIZES = "sizes.json"
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")

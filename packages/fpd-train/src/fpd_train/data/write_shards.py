@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fpd_core.idx import read_images, read_labels
-from fpd_train.batch import DataError
 from fpd_train.data.image_shards import SIZES
+from fpd_train.errors import DataError
 
 FILES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
