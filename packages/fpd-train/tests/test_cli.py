@@ -15,7 +15,8 @@ def call(*arguments, cwd=None):
 
 
 def test_help_imports_no_torch():
-    code = "import atexit, sys; from fpd_train.cli import main\natexit.register(lambda: print('torch' in sys.modules)); main()"
+    watch = "atexit.register(lambda: print('torch' in sys.modules))"
+    code = f"import atexit, sys; from fpd_train.cli import main; {watch}; main()"
     result = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, timeout=60)
     assert result.stdout.splitlines()[-1] == "False"
     text = call("--help").stdout
