@@ -36,7 +36,8 @@ def test_bench_times_every_component(config, tmp_path):
     timings = {entry["component"]: entry["milliseconds"] for entry in json.loads(result.stdout)}
     assert list(timings)[-1] == "whole step"
     assert min(timings.values()) > 0
-    assert timings["student forward"] < timings["whole step"]
+    for component in ("student forward", "teacher step (eq. 5)", "decode", "drift + backward (eqs. 6-7)"):
+        assert component in timings
 
 
 def test_bench_refuses_what_is_no_distillation(config, tmp_path):
