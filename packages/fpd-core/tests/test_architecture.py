@@ -13,7 +13,7 @@ SOURCES = {
 }
 # Within fpd-core a lower layer never imports a higher one.
 LAYERS = [
-    {"config", "schedules", "masking", "ste", "drift", "conditioning", "checkpoints", "idx"},
+    {"config", "schedules", "masking", "ste", "drift", "conditioning", "checkpoints", "idx", "weights", "containers"},
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
 ]
