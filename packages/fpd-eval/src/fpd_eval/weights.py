@@ -1,0 +1,74 @@
+"""Weight files that metrics need: what they are, where they are published, where they go.
+
+A metric that needs another file adds one line to `EVAL_WEIGHTS`; `fpd-eval doctor` lists them all.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpd_core.checkpoints import CheckpointError
+from fpd_core.config import nearest
+
+WEIGHTS_FOLDER = Path("weights")
+
+
+@dataclass(frozen=True)
+class EvalWeight:
+    """A file or folder a user fetches once.
+
+    Attributes:
+        metrics: what cannot run without it, as the commands call it.
+        what: the network, in a few words.
+        published: hub repository or URL, with the file's name.
+        local: where the commands look, relative to the working folder.
+        note: what a user must know before fetching it; may be empty.
+    """
+
+    metrics: tuple[str, ...]
+    what: str
+    published: str
+    local: Path
+    note: str = ""
+
+    @property
+    def is_present(self) -> bool:
+        return self.local.exists()
+
+
+EVAL_WEIGHTS: dict[str, EvalWeight] = {
+    "inception_fidelity": EvalWeight(
+        ("adm: fid, sfid, prc, kid", "adm, dimo, clean: is"),
+        "Inception 2015, torch-fidelity's conversion",
+        "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
+        WEIGHTS_FOLDER / "inception" / "weights-inception-2015-12-05-6726825d.pth",
+    ),
+    "inception_torchscript": EvalWeight(
+        ("dimo, clean: fid, prc, kid",),
+        "Inception 2015, NVIDIA's TorchScript, which clean-fid runs",
+        "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+        WEIGHTS_FOLDER / "inception" / "inception-2015-12-05.pt",
+        "A program, not only numbers: TorchScript runs what it holds.",
+    ),
+    "dinov2_vitl14": EvalWeight(
+        ("fdd",),
+        "DINOv2 ViT-L/14 without registers",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+        WEIGHTS_FOLDER / "dinov2" / "dinov2_vitl14_pretrain.pth",
+    ),
+}
+
+
+def locate(name: str, override: Path | None = None) -> Path:
+    """The weight file or folder called `name`; `override` is looked at instead of its usual place.
+
+    Raises:
+        ConfigError: no such entry in `EVAL_WEIGHTS`.
+        CheckpointError: nothing is there; the message says where it is published.
+    """
+    if name not in EVAL_WEIGHTS:
+        raise nearest(name, list(EVAL_WEIGHTS), "weight")
+    weight = EVAL_WEIGHTS[name]
+    path = override or weight.local
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: it is {weight.what}, published as {weight.published}")
+    return path
