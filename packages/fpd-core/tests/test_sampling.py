@@ -7,6 +7,7 @@ import torch
 
 from fpd_core.sampling import halton_order, network_evaluations, sample
 from fpd_core.schedules import reveal_plan
+from fpd_core.teachers import SamplerConfig
 
 
 class Recorder:
@@ -61,14 +62,15 @@ def test_sampling_is_a_function_of_the_generator(teacher):
 def test_guidance_runs_the_null_branch_only_where_it_counts(teacher, rng):
     record = Recorder(teacher)
     sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=3.0)
-    assert len(record.seen) == network_evaluations(4, 3.0) == 8
+    assert len(record.seen) == network_evaluations(4, SamplerConfig(guidance_scale=3.0)) == 8
     assert [labels.tolist() for _, labels in record.seen[:2]] == [[1, 2], [3, 3]]
     record.seen.clear()
     sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=1.0)
-    assert len(record.seen) == network_evaluations(4, 1.0) == 4
+    assert len(record.seen) == network_evaluations(4, SamplerConfig(guidance_scale=1.0)) == 4
     record.seen.clear()
-    sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=3.0, guidance_ramp=True)
-    assert len(record.seen) == network_evaluations(4, 3.0, guidance_ramp=True) == 7
+    sample(teacher, teacher.condition([1, 2]), 4, generator=rng, guidance_scale=3.0, guidance_start=1.0)
+    ramped = SamplerConfig(guidance_scale=3.0, guidance_start=1.0)
+    assert len(record.seen) == network_evaluations(4, ramped) == 7
 
 
 def test_guided_logits_are_the_documented_mixture(teacher, rng):
@@ -78,6 +80,42 @@ def test_guided_logits_are_the_documented_mixture(teacher, rng):
     torch.testing.assert_close(teacher.guided_logits(tokens, condition, 2.5), null + 2.5 * (conditional - null))
     # MaskGIT writes (1 + w) c - w u: the same with w = g - 1
     torch.testing.assert_close(teacher.guided_logits(tokens, condition, 2.5), 2.5 * conditional - 1.5 * null)
+
+
+# MaskGen-L's published table (16 steps, guidance 12 in its own convention, which is ours minus 1; randomize 2).
+MASKGEN = SamplerConfig(
+    guidance_scale=13.0,
+    guidance_start=2.0,
+    guidance_ramp="cosine",
+    softmax_temperature=0.5,
+    softmax_temperature_start=1.3,
+    confidence="logit",
+    confidence_temperature=2.0,
+    annealed_draws=True,
+    first_progress="one_step",
+    rule="floor",
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "scale", "temperature", "noise"),
+    [(1, 1.106, 1.25, 1.875), (4, 2.611, 1.10, 1.5), (8, 6.5, 0.90, 1.0), (12, 10.389, 0.70, 0.5), (16, 12, 0.50, 0)],
+)
+def test_ramps_of_maskgen(step, scale, temperature, noise):
+    progress = torch.tensor(MASKGEN.progress(step - 1, 16))
+    assert float(MASKGEN.guidance_at(progress)) - 1 == pytest.approx(scale, abs=5e-4)
+    assert float(MASKGEN.softmax_temperature_at(progress)) == pytest.approx(temperature, abs=1e-6)
+    assert MASKGEN.confidence_temperature * (1 - float(progress)) == pytest.approx(noise)
+
+
+def test_annealed_draws_end_greedily_and_logit_confidence_keeps_the_strongest(teacher, rng):
+    record = Recorder(teacher)
+    options = MASKGEN.model_dump() | {"guidance_scale": 1.0, "guidance_start": None}
+    tokens = sample(teacher, teacher.condition([0, 1]), 3, generator=rng, **options)
+    before_last, condition = record.seen[-1][0], teacher.condition([0, 1])
+    best = teacher.logits(before_last, condition).argmax(-1)
+    still_open = before_last == teacher.mask_id
+    assert torch.equal(tokens[still_open], best[still_open])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fpd_core.schedules import mask_ratio, reveal_plan
+from fpd_core.schedules import mask_ratio, progress_at, reveal_plan
 
 V1 = {
     2: [1, 255],
@@ -33,6 +33,23 @@ def test_v1_plans_of_maskgit(steps):
 @pytest.mark.parametrize("steps", CORRECTED)
 def test_corrected_plans(steps):
     assert reveal_plan(256, steps, "arccos", "corrected") == CORRECTED[steps]
+
+
+def test_maskgen_leaves_the_published_numbers_masked():
+    left = [128 - sum(reveal_plan(128, 16, "arccos", "floor")[: k + 1]) for k in range(16)]
+    assert left == [122, 117, 112, 107, 102, 96, 91, 85, 79, 72, 66, 58, 50, 41, 28, 0]
+
+
+def test_the_cosine_plan_of_meissonic():
+    left = [4096 - sum(reveal_plan(4096, 64, "cosine", "floor")[: k + 1]) for k in range(64)]
+    assert left[:-1] == [math.floor(4096 * math.cos(math.pi * (k + 1) / 128)) for k in range(63)]
+    assert left[-1] == 0
+
+
+@given(u=st.floats(0, 1), schedule=st.sampled_from(["arccos", "cosine", "linear", "square"]))
+def test_progress_inverts_the_sampler_curve(u, schedule):
+    ratio = mask_ratio(torch.tensor(u if schedule in ("arccos", "cosine") else 1 - u, dtype=torch.float64), schedule)
+    assert float(progress_at(ratio, schedule)) == pytest.approx(u, abs=1e-6)
 
 
 @given(

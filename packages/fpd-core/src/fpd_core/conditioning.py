@@ -1,29 +1,82 @@
-"""Typed conditions: what an image is asked to show."""
+"""Typed conditions: what an image is asked to show. Every tensor has one row per image."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
 
+class Condition(Protocol):
+    """A batch of conditions of one kind."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def to(self, device: torch.device | str) -> Self: ...
+
+    def repeat_interleave(self, times: int) -> Self:
+        """Each condition `times` in a row: several drafts of one condition share a batch."""
+        ...
+
+
+class _Tensors:
+    """The batch operations of a dataclass whose fields are tensors [B, ...]."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return type(self)(**{name: change(value) for name, value in vars(self).items()})
+
+    def __getitem__(self, index: slice) -> Self:
+        return self._map(lambda value: value[index])
+
+    def to(self, device: torch.device | str) -> Self:
+        return self._map(lambda value: value.to(device))
+
+    def repeat_interleave(self, times: int) -> Self:
+        return self._map(lambda value: value.repeat_interleave(times, dim=0))
+
+
 @dataclass(frozen=True)
-class ClassCondition:
+class ClassCondition(_Tensors):
     """Class labels [B] int64."""
 
     labels: Tensor
 
+
+@dataclass(frozen=True)
+class TextCondition(_Tensors):
+    """Features of a caption, as a text-conditional family's encoder makes them.
+
+    Attributes:
+        tokens: [B, T, D] token features for the transformer.
+        pooled: [B, D'] one vector per caption for the transformer.
+        decoder: [B, T, D] token features for a text-aware image decoder; the same tensor where the decoder has none.
+    """
+
+    tokens: Tensor
+    pooled: Tensor
+    decoder: Tensor
+
+
+@dataclass(frozen=True)
+class PromptCondition:
+    """Captions as text, before any encoder has read them: what data sources and users provide."""
+
+    prompts: tuple[str, ...]
+
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.prompts)
 
-    def __getitem__(self, index: slice) -> "ClassCondition":
-        return ClassCondition(self.labels[index])
+    def __getitem__(self, index: slice) -> "PromptCondition":
+        return PromptCondition(self.prompts[index])
 
-    def to(self, device: torch.device | str) -> "ClassCondition":
-        return ClassCondition(self.labels.to(device))
+    def to(self, device: torch.device | str) -> "PromptCondition":
+        return self
 
-    def repeat_interleave(self, times: int) -> "ClassCondition":
-        """Each condition `times` in a row: several drafts of one condition share a batch."""
-        return ClassCondition(self.labels.repeat_interleave(times, dim=0))
-
-
-Condition = ClassCondition
+    def repeat_interleave(self, times: int) -> "PromptCondition":
+        return PromptCondition(tuple(prompt for prompt in self.prompts for _ in range(times)))

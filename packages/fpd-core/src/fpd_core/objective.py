@@ -26,8 +26,12 @@ class ObjectiveConfig(Config):
     )
     embedding_noise: float = Field(0.0, ge=0, lt=1, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
-    guidance_scale: float = Field(2.0, description="g of the refining teacher, u + g (c - u); 1 is no guidance.")
-    temperature: float = Field(1.0, gt=0, description="Sampling temperature of the refining teacher.")
+    guidance_scale: float | None = Field(
+        None, description="g of the refining teacher, u + g (c - u); 1 is no guidance, null the family's rule."
+    )
+    temperature: float | None = Field(
+        None, gt=0, description="Divides the refining teacher's logits; null is the family's rule."
+    )
     estimator: Literal["straight_through", "soft"] = Field(
         "straight_through", description="`soft` decodes the expected embedding and never sees a real token."
     )
@@ -79,13 +83,14 @@ def fixed_point_loss(
         else:
             source = draft
         ratio = config.remask.draw(batch, draft.device, generator)  # r ~ π
+        guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
         target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
             teacher,
             source,
             condition,
             ratio,
-            guidance_scale=config.guidance_scale,
-            temperature=config.temperature,
+            guidance_scale=guidance,
+            temperature=temperature,
             generator=generator,
         )
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))

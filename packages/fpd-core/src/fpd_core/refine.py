@@ -50,8 +50,8 @@ def refine(
     condition: Condition,
     ratio: Tensor | float,
     *,
-    guidance_scale: float,
-    temperature: float = 1.0,
+    guidance_scale: float | Tensor,
+    temperature: float | Tensor = 1.0,
     generator: torch.Generator | None = None,
 ) -> Refined:
     """T_φ^r (eq. 5): hide round(rL) draft tokens, refill all of them from one guided teacher forward.
@@ -59,12 +59,14 @@ def refine(
     Args:
         draft: [B, L] codes.
         ratio: r, one number or [B].
-        temperature: divides the guided logits.
+        guidance_scale, temperature: g, and what divides the guided logits; one number or [B]
+            (`Teacher.refinement` gives a family's own).
 
     Returns:
         Tokens equal to the draft wherever it stayed visible. Nothing is masked again: the target must decode.
     """
     visible, is_masked = remask(draft, ratio, teacher.mask_id, generator)
     logits = teacher.guided_logits(visible, condition, guidance_scale)
-    refilled = sample_tokens(logits, temperature, generator)
+    divisor = temperature.view(-1, 1, 1) if isinstance(temperature, Tensor) else temperature
+    refilled = sample_tokens(logits / divisor, generator=generator)
     return Refined(torch.where(is_masked, refilled, draft), is_masked)

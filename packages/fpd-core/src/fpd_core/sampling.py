@@ -16,14 +16,10 @@ from fpd_core.teachers.teacher import SamplerConfig, Teacher
 Sampler = Literal["confidence", "halton"]
 
 
-def network_evaluations(steps: int, guidance_scale: float, guidance_ramp: bool = False) -> int:
-    """Forward passes per image: two branches per step unless guidance is off (scale 1).
-
-    A ramp begins without guidance, so its first step (of several) runs one branch.
-    """
-    if guidance_scale == 1:
-        return steps
-    return 2 * steps - (guidance_ramp and steps > 1)
+def network_evaluations(steps: int, config: SamplerConfig) -> int:
+    """Forward passes per image: two branches per step, one where the scale is 1."""
+    scales = [float(config.guidance_at(torch.tensor(config.progress(step, steps), dtype=torch.float64))) for step in range(steps)]
+    return sum(1 if scale == 1 else 2 for scale in scales)
 
 
 @torch.no_grad()
@@ -63,26 +59,31 @@ def sample(
     rank = _halton_rank(batch, length, generator, teacher.device) if sampler == "halton" else None
     tokens = torch.full((batch, length), teacher.mask_id, device=teacher.device)
     for step, count in enumerate(plan):
-        progress = step / (steps - 1) if steps > 1 else 1.0
-        ramp = progress if config.guidance_ramp else 1.0
-        logits = teacher.guided_logits(tokens, condition, 1 + (config.guidance_scale - 1) * ramp)
-        drawn = sample_tokens(logits, config.softmax_temperature, generator)
-        if rank is None:
-            noise = config.confidence_temperature * (1 - progress)
-            score = _confidence(logits / config.softmax_temperature, drawn, noise, generator)
-        else:
-            score = -rank.float()
+        progress = torch.tensor(config.progress(step, steps), dtype=torch.float64)
+        noise = config.confidence_temperature * (1 - float(progress))
+        logits = teacher.guided_logits(tokens, condition, float(config.guidance_at(progress)))
+        logits = logits / config.softmax_temperature_at(progress).item()
+        drawn = _draw(logits, noise if config.annealed_draws else 1.0, generator)
+        score = -rank.float() if rank is not None else _confidence(logits, drawn, config, noise, generator)
         open_positions = score.masked_fill(tokens != teacher.mask_id, -torch.inf)
         chosen = open_positions.topk(count, dim=1).indices
         tokens = tokens.scatter(1, chosen, drawn.gather(1, chosen))
     return tokens
 
 
-def _confidence(logits: Tensor, drawn: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
-    """Log-probability of the drawn code plus annealed Gumbel noise [B, L]."""
-    log_prob = logits.log_softmax(-1).gather(-1, drawn[..., None])[..., 0]
-    uniform = torch.rand(log_prob.shape, generator=generator, device=logits.device).clamp_min(1e-20)
-    return log_prob - noise * (-uniform.log()).clamp_min(1e-20).log()
+def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """Tokens [B, L] at a temperature; at 0 the most likely ones."""
+    return sample_tokens(logits, temperature, generator) if temperature > 0 else logits.argmax(dim=-1)
+
+
+def _confidence(
+    logits: Tensor, drawn: Tensor, config: SamplerConfig, noise: float, generator: torch.Generator | None
+) -> Tensor:
+    """Score of the drawn code plus `noise` times Gumbel noise [B, L]."""
+    scores = logits.log_softmax(-1) if config.confidence == "probability" else logits
+    drawn_scores = scores.gather(-1, drawn[..., None])[..., 0]
+    uniform = torch.rand(drawn_scores.shape, generator=generator, device=logits.device).clamp_min(1e-20)
+    return drawn_scores - noise * (-uniform.log()).clamp_min(1e-20).log()
 
 
 def halton_order(side: int) -> list[int]:

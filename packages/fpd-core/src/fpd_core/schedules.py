@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Schedule = Literal["arccos", "cosine", "linear", "square"]
-RevealRule = Literal["corrected", "v1"]
+RevealRule = Literal["corrected", "v1", "floor"]
 
 # u in [0, 1] -> share masked, increasing for linear and square, decreasing for the other two.
 _RATIO: dict[Schedule, Callable[[Tensor], Tensor]] = {
@@ -35,6 +35,17 @@ def mask_ratio(u: Tensor, schedule: Schedule) -> Tensor:
     return _RATIO[schedule](u)
 
 
+def progress_at(ratio: Tensor, schedule: Schedule) -> Tensor:
+    """How far a sampler is when a share `ratio` in [0, 1] is masked: 0 where all is masked, 1 where nothing is."""
+    inverse: dict[Schedule, Callable[[Tensor], Tensor]] = {
+        "arccos": lambda m: torch.cos(m * (math.pi / 2)),
+        "cosine": lambda m: torch.arccos(m) * (2 / math.pi),
+        "linear": lambda m: 1 - m,
+        "square": lambda m: 1 - m.sqrt(),
+    }
+    return inverse[schedule](ratio)
+
+
 def _masked_share(progress: float, schedule: Schedule) -> float:
     """Share still masked when a sampler has done `progress` of its steps: 1 at 0, 0 at 1."""
     u = progress if schedule in ("arccos", "cosine") else 1 - progress
@@ -42,14 +53,16 @@ def _masked_share(progress: float, schedule: Schedule) -> float:
 
 
 def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: RevealRule = "corrected") -> list[int]:
-    """Number of tokens fixed at each of `steps` sampling steps; sums to `length`, every entry at least 1.
+    """Number of tokens fixed at each of `steps` sampling steps; sums to `length`.
 
     Args:
         length: L, tokens in a sequence.
         steps: N, at most `length`.
         rule: "corrected" differences the masked count round(L γ(k/N)), k = 0..N (di4c). "v1" weighs N points
             including the one where γ is zero (MaskGIT v1), which wastes the first step on a single token: its
-            2-step plan is (1, L - 1). With one step both reveal everything.
+            2-step plan is (1, L - 1). "floor" keeps floor(L γ((k+1)/N)) masked, but at least one until the last
+            step (MaskGen, Meissonic, aMUSEd; a step may then reveal nothing). The other two reveal at
+            least one token each. With one step all reveal everything.
 
     Raises:
         ValueError: `steps` outside [1, length].
@@ -58,6 +71,8 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         raise ValueError(f"steps must be between 1 and the {length} tokens of a sequence, got {steps}")
     if steps == 1:
         return [length]
+    if rule == "floor":
+        return _floor_plan(length, steps, schedule)
     if rule == "corrected":
         masked = [round(length * _masked_share(k / steps, schedule)) for k in range(steps + 1)]
         plan = [before - after for before, after in pairwise(masked)]
@@ -70,6 +85,15 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         plan[plan.index(max(plan))] -= 1
         plan[-1] += 1
     return plan
+
+
+def _floor_plan(length: int, steps: int, schedule: Schedule) -> list[int]:
+    plan, masked = [], length
+    for k in range(steps - 1):
+        left = max(1, min(masked - 1, math.floor(length * _masked_share((k + 1) / steps, schedule))))
+        plan.append(masked - left)
+        masked = left
+    return [*plan, masked]
 
 
 def _v1_weight(r: float, schedule: Schedule) -> float:

@@ -50,10 +50,10 @@ class TeacherSystem:
         if not 1 <= steps <= teacher.seq_len:
             raise ValueError(f"steps must be between 1 and {teacher.seq_len}, the teacher's tokens; got {steps}")
         self.name, self.steps = "teacher", steps
-        self.network_evaluations = network_evaluations(steps, guidance_scale, teacher.sampler.guidance_ramp)
+        options = teacher.sampler.model_copy(update={"guidance_scale": guidance_scale})
+        self.network_evaluations = network_evaluations(steps, options)
         self._teacher, self._sampler, self._guidance_scale = teacher, sampler, guidance_scale
-        defaults = teacher.sampler.model_dump(mode="json")
-        self.settings = {"sampler": sampler, **defaults, "guidance_scale": guidance_scale}
+        self.settings = {"sampler": sampler, **options.model_dump(mode="json")}
         self.fingerprint = hash_json(["teacher", hash_tensors(teacher.state_dict()), steps, self.settings])
 
     @torch.no_grad()

@@ -1,26 +1,58 @@
 """What every generator family offers: tokens to logits, guided logits, embeddings to images."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config
-from fpd_core.schedules import RevealRule, Schedule
+from fpd_core.schedules import RevealRule, Schedule, progress_at
 
 
 class SamplerConfig(Config):
-    """How a family is sampled in many steps; each family has defaults of its own."""
+    """How a family is sampled in many steps; each family has defaults of its own.
 
-    guidance_scale: float = 2.0
-    guidance_ramp: bool = False
-    confidence_temperature: float = 4.5
-    softmax_temperature: float = 1.0
+    Progress runs from 0 (all masked) to 1; guidance and softmax temperature may move with it.
+    """
+
+    guidance_scale: float = Field(2.0, description="g of u + g (c - u), at the last step; 1 is no guidance.")
+    guidance_start: float | None = Field(None, description="g at progress 0; by default the scale is constant.")
+    guidance_ramp: Literal["linear", "cosine"] = Field("linear", description="How g moves from start to end.")
+    softmax_temperature: float = Field(1.0, gt=0, description="Divides the guided logits, at the last step.")
+    softmax_temperature_start: float | None = Field(None, gt=0, description="At progress 0; by default constant.")
+    confidence: Literal["probability", "logit"] = Field("probability", description="What ranks the drawn tokens.")
+    confidence_temperature: float = Field(4.5, ge=0, description="Gumbel noise on the ranking; falls linearly to 0.")
+    annealed_draws: bool = Field(
+        False, description="Draw tokens at the temperature of the ranking noise, greedily at its end; else at 1."
+    )
+    first_progress: Literal["zero", "one_step"] = Field(
+        "zero", description="Progress at step k of N: k/(N-1), or (k+1)/N as in MaskGen."
+    )
     schedule: Schedule = "arccos"
     rule: RevealRule = "corrected"
+
+    def progress(self, step: int, steps: int) -> float:
+        """Progress at step 0 <= step < steps."""
+        if self.first_progress == "one_step":
+            return (step + 1) / steps
+        return step / (steps - 1) if steps > 1 else 1.0
+
+    def guidance_at(self, progress: Tensor) -> Tensor:
+        """g at progress in [0, 1], any shape."""
+        start = self.guidance_scale if self.guidance_start is None else self.guidance_start
+        share = progress if self.guidance_ramp == "linear" else (1 - torch.cos(math.pi * progress)) / 2
+        return start + (self.guidance_scale - start) * share
+
+    def softmax_temperature_at(self, progress: Tensor) -> Tensor:
+        """Divisor of the guided logits at progress in [0, 1], any shape."""
+        end = self.softmax_temperature
+        start = end if self.softmax_temperature_start is None else self.softmax_temperature_start
+        return start + (end - start) * progress
 
 
 class Teacher(nn.Module, ABC):
@@ -33,16 +65,23 @@ class Teacher(nn.Module, ABC):
         codebook: E [K, d] float32.
         mask_id: the token that stands for "not known yet"; not a code.
         seq_len: L.
-        num_classes: classes of a class-conditional family.
+        num_classes: classes of a class-conditional family; None for a text-conditional one.
+        image_size: height and width of the images.
         sampler: defaults of the multi-step sampler.
+        refine_guidance: g of the one-step refinement (eq. 5); None follows the sampler's ramps at the progress where
+            the sampler would have the re-masked share open.
+        autocast: run transformers, the student's too, in bfloat16 where the operation allows it.
     """
 
     network: nn.Module
     codebook: Tensor
     mask_id: int
     seq_len: int
-    num_classes: int
+    num_classes: int | None
+    image_size: int
     sampler: SamplerConfig
+    refine_guidance: float | None
+    autocast: bool = False
 
     @property
     def codebook_size(self) -> int:
@@ -58,7 +97,14 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def condition(self, wanted: Any) -> Condition:
-        """What a user asks for (labels, prompts) as a typed condition. Raises ValueError: out of range."""
+        """What a user or a data source asks for, as the condition the networks read.
+
+        Args:
+            wanted: labels (numbers, a tensor, a ClassCondition) or prompts (strings, a PromptCondition).
+
+        Raises:
+            ValueError: out of range, or not what this family understands.
+        """
 
     @abstractmethod
     def null_condition(self, condition: Condition) -> Condition:
@@ -94,13 +140,41 @@ class Teacher(nn.Module, ABC):
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "Teacher":
         """Modules with untrained weights, for loading a state dict."""
 
-    def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float) -> Tensor:
+    def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.
 
         MaskGIT's w and MaskGen's s, which both write c + w (c - u), are g - 1.
+
+        Args:
+            guidance_scale: g, one number or one per image [B].
         """
-        if guidance_scale == 1:
-            return self.logits(tokens, condition)
         conditional = self.logits(tokens, condition)
+        if isinstance(guidance_scale, Tensor):
+            guidance_scale = guidance_scale.view(-1, 1, 1)
+        elif guidance_scale == 1:
+            return conditional
         unconditional = self.logits(tokens, self.null_condition(condition))
         return unconditional + guidance_scale * (conditional - unconditional)
+
+    def refinement(
+        self, ratio: Tensor, guidance_scale: float | None, temperature: float | None
+    ) -> tuple[float | Tensor, float | Tensor]:
+        """Guidance g and softmax temperature of the one-step refinement at re-masked shares `ratio` [B] (eq. 5).
+
+        Args:
+            guidance_scale, temperature: given values stand; None is the family's own rule.
+        """
+        progress = progress_at(ratio, self.sampler.schedule)
+        g = self.refine_guidance if guidance_scale is None else guidance_scale
+        if temperature is None:
+            ramped = self.sampler.softmax_temperature_start is not None
+            temperature = None if ramped else 1.0
+        return (
+            self.sampler.guidance_at(progress) if g is None else g,
+            self.sampler.softmax_temperature_at(progress) if temperature is None else temperature,
+        )
+
+    def _run(self, network: Callable[..., Tensor] | None, *inputs: Any) -> Tensor:
+        """A transformer's output in float32."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            return (network or self.network)(*inputs).float()

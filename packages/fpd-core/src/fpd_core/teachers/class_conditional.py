@@ -1,0 +1,48 @@
+"""What the class-conditional families share: the MaskGIT transformer, its labels and its dropped class."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fpd_core.conditioning import ClassCondition, Condition
+from fpd_core.networks.maskgit import MaskGit
+from fpd_core.teachers.teacher import Teacher
+
+
+class ClassConditionalTeacher(Teacher):
+    """A teacher over the MaskGIT transformer; families add the decoder."""
+
+    def __init__(self, network: MaskGit) -> None:
+        super().__init__()
+        self.network = network
+        self.mask_id, self.seq_len = network.config.mask_id, network.config.seq_len
+        self.classes = self.num_classes = network.config.num_classes
+
+    def condition(self, wanted: Any) -> Condition:
+        try:
+            labels = wanted.labels if isinstance(wanted, ClassCondition) else torch.as_tensor(wanted)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"this model draws classes 0 to {self.classes - 1}, not {wanted!r}") from None
+        labels = labels.to(self.device).long().flatten()
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise ValueError(f"labels must lie in 0 to {self.classes - 1}, got {labels.unique().tolist()}")
+        return ClassCondition(labels)
+
+    def null_condition(self, condition: Condition) -> Condition:
+        return ClassCondition(torch.full((len(condition),), self.classes, device=self.device))
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        *,
+        network: Callable[..., Tensor] | None = None,
+        embedding_noise: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        assert isinstance(condition, ClassCondition)
+        scores = self._run(network, tokens, condition.labels, embedding_noise, generator)
+        # The last column scores the mask id, which is no code and must never be drawn.
+        return scores[..., : self.codebook_size]
