@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpd_core.networks.maskgen import MaskGen, MaskGenConfig, aesthetic_embedding
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic, synthetic_floats, synthetic_ints, synthetic_tensor
+from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 
 EXPECTED = json.loads((Path(__file__).parent / "data/parity.json").read_text())
@@ -79,5 +81,30 @@ def test_vqgan():
     images = synthetic_floats((1, 3, 256, 256), 9003).clamp(-1, 1)
     latents = network.latents(images)
     assert_parity("vqgan latents", latents.transpose(1, 2).unflatten(2, (16, 16)))
+    nearest = torch.cdist(latents[0].double(), network.codebook.double()).argmin(1)
+    assert torch.equal(network.encode(images)[0], nearest)
+
+
+@pytest.mark.full_size
+def test_maskgen():
+    network = synthetic(lambda: MaskGen(MaskGenConfig()))
+    tokens = synthetic_ints(256, 9004, 8192).view(2, 128)
+    tokens[:, 64:] = 8192
+    text, pooled = synthetic_floats((2, 77, 768), 9005), synthetic_floats((2, 768), 9006)
+    assert_parity("maskgen logits", network(tokens, text, pooled, torch.tensor([6.5, 5.0])))
+
+
+def test_aesthetic_embedding():
+    assert_parity("maskgen aesthetic", aesthetic_embedding(torch.tensor([6.5, 5.0]), 256))
+
+
+@pytest.mark.full_size
+def test_tatitok():
+    network = synthetic(lambda: TaTiTok(TaTiTokConfig()))
+    codes, text = synthetic_ints(128, 9007, 8192), synthetic_floats((1, 77, 768), 9008)
+    assert_parity("tatitok image", network.decode(network.codebook[codes][None], text))
+    images = 0.5 + 0.5 * synthetic_floats((1, 3, 256, 256), 9009).clamp(-1, 1)
+    latents = network.latents(images)
+    assert_parity("tatitok latents", latents.transpose(1, 2)[:, :, None])
     nearest = torch.cdist(latents[0].double(), network.codebook.double()).argmin(1)
     assert torch.equal(network.encode(images)[0], nearest)

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 
 PUBLIC = json.loads((Path(__file__).parent / "data/public_keys.json").read_text())
 NETWORKS = {
     "maskgit": lambda: MaskGit(MaskGitConfig()),
     "vqgan": lambda: VqGan(VqGanConfig()),
+    "maskgen": lambda: MaskGen(MaskGenConfig()),
+    "tatitok": lambda: TaTiTok(TaTiTokConfig()),
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.config import Config
+from fpd_core.networks.codebook import Codebook
 
 
 class VqGanConfig(Config):
@@ -26,14 +27,6 @@ class VqGanConfig(Config):
     @property
     def widths(self) -> list[int]:
         return [self.channels * multiplier for multiplier in self.multipliers]
-
-
-def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """[..., d] -> [...] int64: the code of least squared distance, computed in float32."""
-    flat, codes = vectors.flatten(0, -2).float(), codebook.float()
-    # |v|^2 is the same for every code.
-    distance = codes.square().sum(1) - 2 * flat @ codes.T
-    return distance.argmin(1).view(vectors.shape[:-1])
 
 
 def _norm(width: int) -> nn.GroupNorm:
@@ -176,12 +169,6 @@ class _Decoder(nn.Module):
         return out
 
 
-class _Codebook(nn.Module):
-    def __init__(self, codebook_size: int, code_dim: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(codebook_size, code_dim)
-
-
 class VqGan(nn.Module):
     """Images [B, 3, 16h, 16w] in [-1, 1] to L = h*w codes (row-major) and, for square grids, back."""
 
@@ -193,7 +180,7 @@ class VqGan(nn.Module):
         self.config = config
         self.encoder = _Encoder(config)
         self.decoder = _Decoder(config)
-        self.quantize = _Codebook(config.codebook_size, config.code_dim)
+        self.quantize = Codebook(config.codebook_size, config.code_dim)
         self.quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
 
@@ -210,7 +197,7 @@ class VqGan(nn.Module):
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [-1, 1] -> tokens [B, L] int64: the nearest code in squared distance."""
-        return nearest_codes(self.latents(images), self.codebook)
+        return self.quantize.nearest(self.latents(images))
 
     def decode(self, embeddings: Tensor) -> Tensor:
         """Code vectors [B, L, d] of a square grid, before `post_quant_conv` -> images [B, 3, H, W], about [-1, 1].
