@@ -1,0 +1,242 @@
+"""Public weight files as they are published: read without running anything, unwrapped, loaded strictly.
+
+Containers, told apart by content, not by name:
+
+* safetensors;
+* torch zip files (torch 1.6 and newer): a state dict, alone or under `model_state_dict` or `state_dict`. Lightning
+  checkpoints pickle classes of their own; nothing is imported or called for them, inert stand-ins take their places;
+* torch legacy files (before 1.6): the same, as long as they hold tensors and plain containers only.
+
+Zip files and safetensors are mapped into memory, so optimizer states beside the weights are never read.
+"""
+
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fpd_core.checkpoints import CheckpointError, load_strict
+
+WRAPPERS = ("model_state_dict", "state_dict")
+DDP_PREFIX = "module."
+_ZIP, _LEGACY = b"PK\x03\x04", pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+
+# One key that no other published network has -> what the file holds.
+_SIGNATURES = {
+    "transformer.layers.0.0.fn.mha.in_proj_weight": "a MaskGIT v1 transformer",
+    "transformer.layers.0.attn.wq.weight": (
+        "a Halton-MaskGIT v2 transformer (adaLN blocks, 16384 codes; repository llvictorll/Halton-Maskgit); "
+        "fpd needs v1, published in llvictorll/Maskgit-pytorch"
+    ),
+    "decoder.up.0.block.0.norm1.weight": "a VQGAN tokenizer in taming-transformers' naming",
+    "decoder.up_blocks.0.resnets.0.norm1.weight": "a VQ tokenizer in diffusers' naming",
+    "cond_pooled_proj.weight": "a MaskGen transformer",
+    "latent_tokens": "a TA-TiTok tokenizer",
+    "transformer.resblocks.0.ln_1.weight": "a CLIP text tower in open_clip's naming",
+    "text_model.embeddings.token_embedding.weight": "a CLIP text tower in transformers' naming",
+    "single_transformer_blocks.0.attn.to_q.weight": "a Meissonic transformer",
+    "reg_token": "a DINOv3 backbone in timm's naming",
+    "embeddings.register_tokens": "a DINOv3 backbone in transformers' naming",
+    "storage_tokens": "a DINOv3 backbone in Meta's naming; take timm/vit_base_patch16_dinov3.lvd1689m",
+}
+
+
+@runtime_checkable
+class PublicNetwork(Protocol):
+    """A network whose public file holds more, or other names, than its state dict.
+
+    Attributes:
+        PUBLIC_ALIASES: name in the file -> name in the state dict, for tied weights stored under either or both.
+        IGNORED_PREFIXES: keys of the file to leave out, such as the losses of a training checkpoint.
+    """
+
+    PUBLIC_ALIASES: ClassVar[Mapping[str, str]]
+    IGNORED_PREFIXES: ClassVar[tuple[str, ...]]
+
+
+def load_public(module: nn.Module, path: Path) -> None:
+    """Load a published file into `module`; every tensor of the module must be there and nothing else.
+
+    Shapes do not reveal the number of attention heads: a file may load into a network with the wrong number and then
+    give nonsense. The networks of fpd therefore fix it in their configs.
+
+    Raises:
+        CheckpointError: absent, damaged or another network's; names the keys and the likely cause.
+    """
+    state = read_public(path)
+    if isinstance(module, PublicNetwork):
+        state = {key: value for key, value in state.items() if not key.startswith(module.IGNORED_PREFIXES)}
+        state = _resolve_aliases(state, module.PUBLIC_ALIASES, path)
+    try:
+        load_strict(module, state, str(path))
+    except CheckpointError as error:
+        cause = _likely_cause(module.state_dict(), state)
+        raise CheckpointError(f"{error}; {cause}" if cause else str(error)) from None
+
+
+def read_public(path: Path) -> dict[str, Tensor]:
+    """The state dict of a published file, on the CPU in the stored dtype, `module.` prefix removed.
+
+    Raises:
+        CheckpointError: absent, truncated, of an unknown format, or without a state dict.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    if head.startswith(_ZIP):
+        return _state_dict(_read_zip(path), path)
+    if head.startswith(_LEGACY):
+        return _state_dict(_read_legacy(path), path)
+    if head[8:9] == b"{":
+        return _without_prefix(_read_safetensors(path))
+    raise CheckpointError(f"{path} {_not_weights(head)}")
+
+
+def _not_weights(head: bytes) -> str:
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the file it stands for; fetch that with `fpd-train weights pull`"
+    if head.lstrip().startswith(b"<"):
+        return "is a web page, not a weight file; download the raw file"
+    return "is no weight file that fpd knows (safetensors, torch zip, torch legacy); it may be a broken download"
+
+
+# What reading a damaged file can raise.
+_DAMAGE = (
+    *(pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AssertionError),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+)
+
+
+def _broken(path: Path, error: Exception) -> CheckpointError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CheckpointError(f"{path} is damaged, probably a truncated download; delete it and fetch it again ({reason})")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(str(path))
+    except _DAMAGE as error:
+        raise _broken(path, error) from None
+
+
+def _read_zip(path: Path) -> Any:
+    try:
+        # Asked of torch's own reader, because torch.load would run such a program.
+        if "constants.pkl" not in torch._C.PyTorchFileReader(str(path)).get_all_records():
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=_TensorsOnly)
+    except _DAMAGE as error:
+        raise _broken(path, error) from None
+    raise CheckpointError(f"{path} is a TorchScript program, not a weight file; take the safetensors file instead")
+
+
+def _read_legacy(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path} is in the format of torch before 1.6 and holds more than tensors and plain containers, which fpd "
+            "does not read; save its state dict again with a newer torch"
+        ) from None
+    except _DAMAGE as error:
+        raise _broken(path, error) from None
+
+
+class _Inert:
+    """Stands for any class or function a pickle names: takes what it is given and does nothing."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        pass
+
+    def extend(self, values: object) -> None:
+        pass
+
+    def add(self, value: object) -> None:
+        pass
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): torch.Size,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+}
+
+
+class _TensorsOnly:
+    """Takes the place of the pickle module in `torch.load`, which maps storages and rebuilds tensors itself.
+
+    torch's own `weights_only=True` refuses whole files for one unknown class; here such classes become inert.
+    """
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return _ALLOWED.get((module, name), _Inert)
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, dict):
+        for wrapper in WRAPPERS:
+            if isinstance(content.get(wrapper), dict):
+                content = content[wrapper]
+                break
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} holds no state dict")
+    foreign = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if foreign:
+        some, wrappers = ", ".join(sorted(foreign)[:5]), " or ".join(WRAPPERS)
+        raise CheckpointError(f"{path} holds no state dict: {some}: not tensors, and no {wrappers} beside them")
+    return _without_prefix({key: value.detach() for key, value in content.items()})
+
+
+def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if all(key.startswith(DDP_PREFIX) for key in state):
+        return {key.removeprefix(DDP_PREFIX): value for key, value in state.items()}
+    return state
+
+
+def _resolve_aliases(state: dict[str, Tensor], aliases: Mapping[str, str], path: Path) -> dict[str, Tensor]:
+    resolved = dict(state)
+    for alias, name in aliases.items():
+        if alias not in resolved:
+            continue
+        value = resolved.pop(alias)
+        if name in resolved and not torch.equal(resolved[name], value):
+            raise CheckpointError(f"{path}: {alias} and {name} are tied in the network but differ in the file")
+        resolved[name] = value
+    return resolved
+
+
+def _likely_cause(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """One sentence on why a file does not fit, or an empty string."""
+    found = _family(state)
+    if found and found != _family(own):
+        return f"the file holds {found}"
+    if "pos_emb" in own and "pos_emb" in state and own["pos_emb"].shape[-2] != state["pos_emb"].shape[-2]:
+        have, want = state["pos_emb"].shape[-2], own["pos_emb"].shape[-2]
+        large = " (the 512-pixel model has 1025; fpd needs MaskGIT_ImageNet_256.pth)" if have == 1025 else ""
+        return f"the file is for {have} positions instead of {want}, another image size{large}"
+    if own.keys() == state.keys():
+        return "the same architecture at another size; check the sizes in the config"
+    return ""
+
+
+def _family(state: Mapping[str, Tensor]) -> str:
+    return next((family for key, family in _SIGNATURES.items() if key in state), "")
