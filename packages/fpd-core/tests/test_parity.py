@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig, aesthetic_embedding
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic, synthetic_floats, synthetic_ints, synthetic_tensor
@@ -108,3 +109,16 @@ def test_tatitok():
     assert_parity("tatitok latents", latents.transpose(1, 2)[:, :, None])
     nearest = torch.cdist(latents[0].double(), network.codebook.double()).argmin(1)
     assert torch.equal(network.encode(images)[0], nearest)
+
+
+@pytest.mark.full_size
+def test_clip_text():
+    """The tokenizer too: the captions are those behind the token ids of the reference."""
+    network = synthetic(lambda: ClipText(ClipTextConfig()))
+    tokens = network.tokenize(["a photo of a cat", ""])
+    assert tokens[0, :8].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0]
+    assert tokens[1].tolist() == [49406, 49407] + [0] * 75
+    features = network(tokens)
+    assert_parity("clip_text penultimate", features.penultimate)
+    assert_parity("clip_text pooled", features.pooled)
+    assert_parity("clip_text final", features.final)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
 from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 
@@ -22,6 +24,8 @@ NETWORKS = {
     "vqgan": lambda: VqGan(VqGanConfig()),
     "maskgen": lambda: MaskGen(MaskGenConfig()),
     "tatitok": lambda: TaTiTok(TaTiTokConfig()),
+    "clip_text": lambda: ClipText(ClipTextConfig()),
+    "meissonic": lambda: Meissonic(MeissonicConfig()),
 }
 
 
@@ -50,6 +54,10 @@ def test_the_list_has_the_published_size(name):
     shapes = public_shapes(name)
     assert len(shapes) == PUBLIC[name]["keys"]
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == PUBLIC[name]["parameters"]
+
+
+def test_every_list_has_a_network():
+    assert NETWORKS.keys() == PUBLIC.keys()
 
 
 @pytest.mark.parametrize("name", NETWORKS)

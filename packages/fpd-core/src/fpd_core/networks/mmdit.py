@@ -60,12 +60,16 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)
 
 
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """[B, S, W] -> [B, heads, S, head_size]."""
+    return x.view(*x.shape[:2], num_heads, -1).transpose(1, 2)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, rotation: Rotation | None) -> Tensor:
     """Full attention, no mask: [B, heads, S, head_size] each -> [B, S, W]."""
     if rotation is not None:
         q, k = rotate(q, rotation), rotate(k, rotation)
-    mixed: Tensor = F.scaled_dot_product_attention(q, k, v)
-    return mixed.transpose(1, 2).flatten(2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class JointAttention(nn.Module):
@@ -94,14 +98,15 @@ class JointAttention(nn.Module):
 
     def forward(self, image: Tensor, text: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor | None]:
         def split(x: Tensor) -> Tensor:
-            return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            return split_heads(x, self.num_heads)
 
         q = torch.cat([self.norm_added_q(split(self.add_q_proj(text))), self.norm_q(split(self.to_q(image)))], dim=2)
         k = torch.cat([self.norm_added_k(split(self.add_k_proj(text))), self.norm_k(split(self.to_k(image)))], dim=2)
         v = torch.cat([split(self.add_v_proj(text)), split(self.to_v(image))], dim=2)
         mixed = attend(q, k, v, rotation)
         image_out: Tensor = self.to_out[0](mixed[:, text.shape[1] :])
-        return image_out, None if self.to_add_out is None else self.to_add_out(mixed[:, : text.shape[1]])
+        text_out: Tensor | None = None if self.to_add_out is None else self.to_add_out(mixed[:, : text.shape[1]])
+        return image_out, text_out
 
 
 class JointBlock(nn.Module):
@@ -153,9 +158,7 @@ class SingleAttention(nn.Module):
         self.to_v = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotation: Rotation | None) -> Tensor:
-        q, k, v = (
-            linear(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for linear in (self.to_q, self.to_k, self.to_v)
-        )
+        q, k, v = (split_heads(linear(x), self.num_heads) for linear in (self.to_q, self.to_k, self.to_v))
         return attend(self.norm_q(q), self.norm_k(k), v, rotation)
 
 
