@@ -72,9 +72,9 @@ class PoolExtractor:
     def __init__(self, fingerprint):
         self.fingerprint, self.calls = fingerprint, 0
 
-    def __call__(self, images):
+    def __call__(self, pixels):
         self.calls += 1
-        features = torch.nn.functional.adaptive_avg_pool2d(images[:, :1], 2).flatten(1)
+        features = torch.nn.functional.adaptive_avg_pool2d(pixels[:, :1].float() / 255, 2).flatten(1)
         level = features.mean(1, keepdim=True)
         centres = torch.tensor([[0.25, 0.25 + 1 / 6, 0.25 + 2 / 6]])
         return {"features": features, "logits": -100 * (level - centres).abs()}

@@ -10,8 +10,12 @@ from PIL import Image
 
 from fpd_eval.cache import Cache
 from fpd_eval.evaluate import measure, open_bench, reference
-from fpd_eval.image_sets import generated_batch, generated_images, real_images, to_uint8
+from fpd_eval.image_sets import generated_batch, generated_images, labelled_idx_images, to_uint8
 from fpd_eval.timing import milliseconds_per_image
+
+
+def real_images(protocol):
+    return labelled_idx_images(protocol.reference_images, protocol.reference_labels, protocol.batch_size)
 
 
 def without_time(row):
@@ -41,15 +45,15 @@ def test_real_images_are_padded_grey(protocol):
 
 def test_conditions_are_interleaved_and_seeds_differ_per_batch(small_world):
     system = small_world.system()
-    images = generated_images(system, small_world.protocol)
+    images = generated_images(system, small_world.protocol.plan)
     assert [len(batch) for batch in images.batches()] == [10, 10, 4]
     assert [label for labels, _ in system.calls for label in labels] == [0, 1, 2] * 8 == images.labels.tolist()
     assert len({seed for _, seed in system.calls}) == 3
 
 
 def test_a_batch_does_not_depend_on_those_before_it(small_world):
-    batches = list(generated_images(small_world.system(), small_world.protocol).batches())
-    assert torch.equal(generated_batch(small_world.system(), small_world.protocol, 10), batches[1])
+    batches = list(generated_images(small_world.system(), small_world.protocol.plan).batches())
+    assert torch.equal(generated_batch(small_world.system(), small_world.protocol.plan, 10), batches[1])
 
 
 def test_class_accuracy_counts_predictions_equal_to_conditions(small_world):
@@ -114,7 +118,7 @@ def test_samples_are_the_first_measured_images(small_world):
     row = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row.samples))))
     assert picture.shape == (3 * 32, 3 * 32, 3)
-    first = generated_batch(small_world.system(), small_world.protocol, 0)
+    first = generated_batch(small_world.system(), small_world.protocol.plan, 0)
     assert np.array_equal(picture[32:64, :32].transpose(2, 0, 1), first[3].numpy())
     assert np.array_equal(picture[:32, 64:].transpose(2, 0, 1), first[2].numpy())
 

@@ -68,6 +68,13 @@ class Cache:
         _warn_of_damage(path)
         return None
 
+    def has_tensors(self, key: str) -> bool:
+        """Whether a file is there; `get_tensors` tells whether it is whole."""
+        return (self.folder / f"{key}.safetensors").exists()
+
+    def drop_tensors(self, key: str) -> None:
+        (self.folder / f"{key}.safetensors").unlink(missing_ok=True)
+
     def put_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         path = self.folder / f"{key}.safetensors"

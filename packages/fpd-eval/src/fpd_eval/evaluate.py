@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from fpd_eval.cache import Cache
-from fpd_eval.extractors import EXTRACTORS, Extractor, load_extractor
+from fpd_eval.extractors import Extractor, load_extractor
 from fpd_eval.features import features
-from fpd_eval.image_sets import ImageSet, generated_batch, generated_images, real_images
+from fpd_eval.image_sets import LabelledImages, generated_batch, generated_images, labelled_idx_images
 from fpd_eval.machine import this_machine
 from fpd_eval.measures import MEASURES, Sample, class_accuracy, inception
 from fpd_eval.progress import Track, silent
@@ -34,7 +34,7 @@ class Bench:
     cache: Cache
     device: torch.device
     track: Track
-    real_set: ImageSet
+    real_set: LabelledImages
     real: Sample
 
 
@@ -48,8 +48,11 @@ def open_bench(
         CheckpointError: an extractor's weights are absent or damaged.
     """
     device = torch.device(device)
-    real_set = real_images(protocol)
-    extractors = {name: load_extractor(name, protocol, device) for name in EXTRACTORS}
+    real_set = labelled_idx_images(protocol.reference_images, protocol.reference_labels, protocol.batch_size)
+    extractors = {
+        "classifier": load_extractor("classifier", device, protocol.classifier),
+        "efficientnet_lite0": load_extractor("efficientnet_lite0", device),
+    }
     outputs = features(real_set, extractors, cache, track)
     return Bench(protocol, extractors, cache, device, track, real_set, Sample(real_set.labels, outputs))
 
@@ -83,7 +86,7 @@ def measure(system: System, bench: Bench) -> Row:
 
 
 def _cached_metrics(system: System, bench: Bench) -> dict[str, Any]:
-    images, protocol = generated_images(system, bench.protocol), bench.protocol
+    images, protocol = generated_images(system, bench.protocol.plan), bench.protocol
     key = bench.cache.key(
         "metrics",
         images=images.identity,
@@ -102,7 +105,7 @@ def _cached_metrics(system: System, bench: Bench) -> dict[str, Any]:
         # The first measured images, so that the grid is not a choice.
         found = {
             "values": values,
-            "samples": _strip(generated_batch(system, protocol, 0)[:count], protocol.num_classes),
+            "samples": _strip(generated_batch(system, protocol.plan, 0)[:count], protocol.num_classes),
         }
         bench.cache.put_json(key, found)
     return found

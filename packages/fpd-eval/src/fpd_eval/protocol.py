@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-import torch
 from pydantic import Field, PositiveInt, model_validator
 
-from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Config
 from fpd_core.teachers.fashion import CLASSES
+from fpd_eval.image_sets import Plan
 
 
 class EvaluationProtocol(Config):
@@ -37,6 +36,13 @@ class EvaluationProtocol(Config):
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def plan(self) -> Plan:
+        """The images every system makes."""
+        return Plan(
+            num_images=self.num_images, num_classes=self.num_classes, batch_size=self.batch_size, seed=self.seed
+        )
+
     @model_validator(mode="after")
     def _balanced(self) -> "EvaluationProtocol":
         if self.num_images % self.num_classes:
@@ -47,10 +53,6 @@ class EvaluationProtocol(Config):
         if self.num_images < smallest:
             raise ValueError(f"num_images must be at least {smallest} for these metrics, got {self.num_images}")
         return self
-
-    def condition(self, start: int, count: int) -> ClassCondition:
-        """The conditions of images `start` to `start + count`."""
-        return ClassCondition(torch.arange(start, start + count) % self.num_classes)
 
     def sentence(self) -> str:
         """The footnote under every table."""

@@ -53,7 +53,7 @@ class TeacherSystem:
         options = teacher.sampler.model_copy(update={"guidance_scale": guidance_scale})
         self.network_evaluations = network_evaluations(steps, options)
         self._teacher, self._sampler, self._guidance_scale = teacher, sampler, guidance_scale
-        self.settings = {"sampler": sampler, **options.model_dump(mode="json")}
+        self.settings = {"sampler": sampler, **options.model_dump(mode="json", exclude_none=True)}
         self.fingerprint = hash_json(["teacher", hash_tensors(teacher.state_dict()), steps, self.settings])
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from fpd_eval.systems import System
 
 def milliseconds_per_image(system: System, protocol: EvaluationProtocol, device: torch.device) -> float:
     """Median over `timing_repeats` calls of `timing_batch_size` images after one warm-up; decoding included."""
-    condition = protocol.condition(0, protocol.timing_batch_size)
+    condition = protocol.plan.condition(0, protocol.timing_batch_size)
     times = []
     for repeat in range(protocol.timing_repeats + 1):
         _synchronize(device)

@@ -1,33 +1,40 @@
 """Feature extractors by name. A new one is a file here and a line in `EXTRACTORS`."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from fpd_core.config import nearest
-from fpd_eval.protocol import EvaluationProtocol
 
 EXTRACTORS = {
     "classifier": "fpd_eval.extractors.classifier:ClassifierExtractor",
     "efficientnet_lite0": "fpd_eval.extractors.efficientnet_lite0:EfficientNetExtractor",
+    "inception_fidelity": "fpd_eval.extractors.inception:FidelityInception",
+    "inception_tensorflow": "fpd_eval.extractors.inception:TensorflowInception",
+    "inception_clean": "fpd_eval.extractors.inception:CleanInception",
+    "dinov2_vitl14": "fpd_eval.extractors.dinov2:Dinov2Extractor",
 }
 
 
 class Extractor(Protocol):
-    """Frozen network from images to feature vectors. `fingerprint` is the hash of its weights and options."""
+    """Frozen network from images to feature vectors. `fingerprint` is the hash of its weights and options.
+
+    `weights` are looked at instead of the extractor's place in `EVAL_WEIGHTS`.
+    """
 
     fingerprint: str
 
-    def __init__(self, protocol: EvaluationProtocol, device: torch.device) -> None: ...
+    def __init__(self, device: torch.device, weights: Path | None = None) -> None: ...
 
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """[B, 3, H, W] in [0, 1] -> named float32 outputs [B, D]."""
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        """uint8 [B, 3, H, W] -> named float32 outputs [B, D]."""
         ...
 
 
-def load_extractor(name: str, protocol: EvaluationProtocol, device: torch.device) -> Extractor:
+def load_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
     """The extractor called `name`, on `device`.
 
     Raises:
@@ -37,5 +44,5 @@ def load_extractor(name: str, protocol: EvaluationProtocol, device: torch.device
     if name not in EXTRACTORS:
         raise nearest(name, list(EXTRACTORS), "extractor")
     module, attribute = EXTRACTORS[name].split(":")
-    extractor: Extractor = getattr(import_module(module), attribute)(protocol, device)
+    extractor: Extractor = getattr(import_module(module), attribute)(device, weights)
     return extractor

@@ -1,11 +1,34 @@
 """Fréchet distance between Gaussians fitted to two feature sets (Heusel et al. 2017, arXiv:1706.08500, eq. 6)."""
 
 import warnings
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fpd_eval.metrics.matrices import Features, matrices
+from fpd_eval.metrics.matrices import Features, matrices, matrix
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """Mean [D] and covariance [D, D] of a feature set, float64 on the CPU or the features' device.
+
+    `count` is the number of rows they were computed from; None where a published file does not say.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    count: int | None = None
+
+
+def gaussian(features: Features, name: str = "real") -> Gaussian:
+    """Sample mean and covariance (divided by N - 1) of [N, D] features; `name` is what errors call them.
+
+    Raises:
+        ValueError: not a finite matrix of at least two rows.
+    """
+    rows = matrix(features, name, min_rows=2)
+    return Gaussian(rows.mean(0), _covariance(rows), len(rows))
 
 
 def frechet_distance(real: Features, fake: Features) -> float:
@@ -27,17 +50,27 @@ def frechet_distance(real: Features, fake: Features) -> float:
         ValueError: not finite matrices with the same D and at least two rows each.
     """
     real, fake = matrices(real, fake, min_rows=2)
-    for name, features in (("real", real), ("fake", fake)):
-        rows, dimensions = features.shape
-        if rows < dimensions:
+    return frechet_between(gaussian(real, "real"), gaussian(fake, "fake"))
+
+
+def frechet_between(real: Gaussian, fake: Gaussian) -> float:
+    """The Fréchet distance of two Gaussians; see `frechet_distance`.
+
+    Raises:
+        ValueError: they differ in D.
+    """
+    if len(real.mean) != len(fake.mean):
+        raise ValueError(f"the real statistics have {len(real.mean)} dimensions, the fake ones {len(fake.mean)}")
+    for name, side in (("real", real), ("fake", fake)):
+        if side.count is not None and side.count < len(side.mean):
             warnings.warn(
-                f"{rows} {name} features of {dimensions} dimensions: their covariance is singular "
+                f"{side.count} {name} features of {len(side.mean)} dimensions: their covariance is singular "
                 "and the Fréchet distance depends mostly on the sample size",
-                stacklevel=2,
+                stacklevel=3,
             )
-    cov_real, cov_fake = _covariance(real), _covariance(fake)
-    mean_term = (real.mean(0) - fake.mean(0)).square().sum()
-    return float(mean_term + cov_real.trace() + cov_fake.trace() - 2 * _trace_sqrt_product(cov_real, cov_fake))
+    mean_term = (real.mean - fake.mean).square().sum()
+    root_trace = _trace_sqrt_product(real.covariance, fake.covariance)
+    return float(mean_term + real.covariance.trace() + fake.covariance.trace() - 2 * root_trace)
 
 
 def _covariance(features: Tensor) -> Tensor:
