@@ -21,16 +21,21 @@ from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 SIZES = MaskGitConfig(codebook_size=7, num_classes=3, seq_len=5, width=8, depth=2, num_heads=2, mlp_width=12)
 
 
-class Tied(nn.Module):
-    """A toy with a tied head, an ignored loss and a batch counter."""
-
-    PUBLIC_ALIASES = {"head.weight": "embeddings.weight"}  # noqa: RUF012
-    IGNORED_PREFIXES = ("loss.",)
+class Toy(nn.Module):
+    """Has integers in its state dict, too."""
 
     def __init__(self):
         super().__init__()
         self.embeddings = nn.Embedding(4, 3)
         self.norm = nn.BatchNorm1d(3)
+
+
+class Tied(Toy):
+    PUBLIC_ALIASES = {"head.weight": "embeddings.weight"}  # noqa: RUF012
+
+
+class WithLoss(Toy):
+    IGNORED_PREFIXES = ("loss.",)
 
 
 @pytest.fixture
@@ -235,11 +240,10 @@ def test_absent_files_and_folders(tmp_path):
 # --- aliases and ignored keys ---
 
 
-def toy_file(path, **extra):
-    state = Tied().state_dict()
-    tensors = {**state, "loss.weight": torch.ones(2), **extra}
+def toy_file(path, **changes):
+    """A file of `Toy` with tensors added, changed or, where None, left out."""
+    tensors = Toy().state_dict() | changes
     torch.save({key: value for key, value in tensors.items() if value is not None}, path)
-    return state
 
 
 @pytest.mark.parametrize("names", ["canonical", "alias", "both"])
@@ -262,18 +266,26 @@ def test_names_of_one_tied_weight_must_agree(tmp_path):
         load_public(Tied(), tmp_path / "w.pth")
 
 
+def test_only_what_a_network_ignores_is_ignored(tmp_path):
+    toy_file(tmp_path / "w.pth", **{"loss.weight": torch.ones(2)})
+    load_public(WithLoss(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"1 unexpected \(loss\.weight\)"):
+        load_public(Toy(), tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(
-    ("extra", "message"),
+    ("changes", "message"),
     [
         ({"norm.weight": None}, r"1 missing \(norm\.weight\)"),
         ({"lossless": torch.ones(1)}, r"1 unexpected \(lossless\)"),
         ({"norm.weight": torch.ones(2)}, r"norm\.weight \(2,\) instead of \(3,\)\); .* at another size"),
     ],
 )
-def test_the_rest_is_strict(tmp_path, extra, message):
-    toy_file(tmp_path / "w.pth", **extra)
+@pytest.mark.parametrize("kind", [Toy, Tied, WithLoss])
+def test_the_rest_is_strict(tmp_path, kind, changes, message):
+    toy_file(tmp_path / "w.pth", **changes)
     with pytest.raises(CheckpointError, match=message):
-        load_public(Tied(), tmp_path / "w.pth")
+        load_public(kind(), tmp_path / "w.pth")
 
 
 # --- the likely cause ---

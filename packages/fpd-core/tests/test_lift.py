@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fpd_core.backbones import BackboneConfig
+from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0Config
 from fpd_core.lift import Lift, LiftConfig, pixel_cells, pooled_cells
 
 
@@ -30,7 +30,7 @@ def test_pixel_cells_hold_every_pixel_once():
     ("config", "shapes"),
     [
         (LiftConfig(), [(2, 16, 24), (2, 16, 40), (2, 16, 112)]),
-        (LiftConfig(grid="global", backbone=BackboneConfig(blocks=(0, 4))), [(2, 1, 16), (2, 1, 320)]),
+        (LiftConfig(grid="global", backbone=EfficientNetLite0Config(blocks=(0, 4))), [(2, 1, 16), (2, 1, 320)]),
         (LiftConfig(space="pixel"), [(2, 16, 3 * 64)]),
         (LiftConfig(space="pixel", grid="global"), [(2, 1, 3 * 32 * 32)]),
     ],

@@ -48,15 +48,24 @@ _SIGNATURES = {
 
 
 @runtime_checkable
-class PublicNetwork(Protocol):
-    """A network whose public file holds more, or other names, than its state dict.
+class HasAliases(Protocol):
+    """A network with tied weights that its public file stores under either name or both.
 
     Attributes:
-        PUBLIC_ALIASES: name in the file -> name in the state dict, for tied weights stored under either or both.
-        IGNORED_PREFIXES: keys of the file to leave out, such as the losses of a training checkpoint.
+        PUBLIC_ALIASES: name in the file -> name in the state dict.
     """
 
     PUBLIC_ALIASES: ClassVar[Mapping[str, str]]
+
+
+@runtime_checkable
+class HasIgnoredKeys(Protocol):
+    """A network whose public file holds more than the network, such as the losses of its training.
+
+    Attributes:
+        IGNORED_PREFIXES: beginnings of the keys to leave out.
+    """
+
     IGNORED_PREFIXES: ClassVar[tuple[str, ...]]
 
 
@@ -70,9 +79,15 @@ def load_public(module: nn.Module, path: Path) -> None:
         CheckpointError: absent, damaged or another network's; names the keys and the likely cause.
     """
     state = read_public(path)
-    if isinstance(module, PublicNetwork):
+    if isinstance(module, HasIgnoredKeys):
         state = {key: value for key, value in state.items() if not key.startswith(module.IGNORED_PREFIXES)}
+    if isinstance(module, HasAliases):
         state = _resolve_aliases(state, module.PUBLIC_ALIASES, path)
+    load_state(module, state, path)
+
+
+def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """`load_strict`, with the likely cause in the error. Raises CheckpointError: keys or shapes differ."""
     try:
         load_strict(module, state, str(path))
     except CheckpointError as error:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.backbones import BackboneConfig, load_backbone
+from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0Config
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config
 from fpd_core.teachers.teacher import Teacher
@@ -18,7 +19,7 @@ class LiftConfig(Config):
     """The space in which student and target are compared."""
 
     space: Literal["feature", "pixel"] = Field("feature", description="`pixel` compares decoded images directly.")
-    backbone: BackboneConfig = BackboneConfig()
+    backbone: BackboneConfig = EfficientNetLite0Config()
     grid: Literal["4x4", "global"] = Field("4x4", description="Cells per map; `global` pools each map to one vector.")
 
 

