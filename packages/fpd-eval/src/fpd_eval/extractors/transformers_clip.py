@@ -1,0 +1,52 @@
+"""`openai/clip-vit-large-patch14` in transformers, prepared as torchmetrics' CLIPScore does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
+
+from fpd_core.checkpoints import CheckpointError
+from fpd_eval.cache import hash_json, hash_tensors
+
+
+class TransformersClip:
+    """A folder as `save_pretrained` writes it: `config.json`, weights, tokenizer and image processor.
+
+    torchmetrics itself is not called: 1.9.0 expects transformers 4, whose towers return bare tensors.
+
+    Raises:
+        CheckpointError: the folder lacks a file or its weights are damaged.
+    """
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        try:
+            model = CLIPModel.from_pretrained(folder, local_files_only=True)
+            self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{folder} is no CLIP model of transformers: {str(error).splitlines()[0]}") from None
+        modules: nn.Module = model
+        modules.to(device).eval().requires_grad_(False)
+        self._model, self._device = model, device
+        self._max_tokens = CLIPTextConfig.from_pretrained(folder).max_position_embeddings
+        options = self._processor.image_processor.to_dict()
+        self.fingerprint = hash_json(["torchmetrics CLIPScore", hash_tensors(self._model.state_dict()), options])
+
+    @torch.no_grad()
+    def images(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB images of any size -> float32 [B, D] on the CPU, not normalised."""
+        pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
+        vision = self._model.vision_model(pixel_values=pixels)
+        features: Tensor = self._model.visual_projection(vision.pooler_output)
+        return features.float().cpu()
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Captions -> float32 [B, D] on the CPU, not normalised. Long ones lose their end, the end token included."""
+        tokens = self._processor(text=list(texts), return_tensors="pt", padding=True).to(self._device)
+        ids, mask = (tokens[name][:, : self._max_tokens] for name in ("input_ids", "attention_mask"))
+        text = self._model.text_model(input_ids=ids, attention_mask=mask)
+        features: Tensor = self._model.text_projection(text.pooler_output)
+        return features.float().cpu()

@@ -1,0 +1,88 @@
+"""Captions from files, each with the name of the image that shows it."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fpd_eval.metrics.hpsv2 import STYLES
+
+CAPTION_COLUMNS = ("image_id", "text")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """`texts[i]` is shown by the image file called `keys[i]`, without suffix."""
+
+    keys: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def first(self, count: int | None) -> "Prompts":
+        """The first `count`, or all."""
+        return Prompts(self.keys[:count], self.texts[:count])
+
+
+def read_prompts(path: Path) -> Prompts:
+    """A CSV with the columns `image_id,text`, or a text file with one caption per line, whose keys are 0, 1, 2, ...
+
+    Raises:
+        ValueError: absent, of another kind, empty, with a blank caption or an image id that comes twice.
+    """
+    if path.suffix not in (".csv", ".txt"):
+        raise ValueError(f"{path} must be a .csv with the columns image_id,text or a .txt with one caption per line")
+    text = _read(path)
+    prompts = _from_csv(path, text) if path.suffix == ".csv" else _numbered(text.splitlines())
+    if not len(prompts):
+        raise ValueError(f"{path} holds no caption")
+    blank = [key for key, caption in zip(prompts.keys, prompts.texts, strict=True) if not caption.strip()]
+    if blank:
+        raise ValueError(f"{path}: the caption of {blank[0]!r} is empty")
+    if len(set(prompts.keys)) < len(prompts):
+        raise ValueError(f"{path} names an image_id twice; every image has one caption")
+    return prompts
+
+
+def read_hps_prompts(folder: Path) -> dict[str, Prompts]:
+    """The benchmark's prompts per style from `anime.json`, `concept-art.json`, `paintings.json`, `photo.json`.
+
+    Raises:
+        ValueError: a file is absent or not a JSON list of strings.
+    """
+    return {style: _json_list(folder / f"{style}.json") for style in STYLES}
+
+
+def _json_list(path: Path) -> Prompts:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: copy the folder `benchmark` of the data set zhwang/HPDv2 there")
+    try:
+        texts = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{path} must hold a JSON list of prompts")
+    return Prompts(tuple(f"{index:05d}" for index in range(len(texts))), tuple(texts))
+
+
+def _from_csv(path: Path, text: str) -> Prompts:
+    rows = csv.DictReader(text.splitlines())
+    missing = [name for name in CAPTION_COLUMNS if name not in (rows.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; it must have the columns image_id,text")
+    pairs = [(row["image_id"] or "", row["text"] or "") for row in rows]
+    return Prompts(tuple(key for key, _ in pairs), tuple(caption for _, caption in pairs))
+
+
+def _numbered(texts: list[str]) -> Prompts:
+    return Prompts(tuple(str(index) for index in range(len(texts))), tuple(texts))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
