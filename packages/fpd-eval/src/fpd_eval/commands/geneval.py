@@ -1,0 +1,126 @@
+"""`fpd-eval geneval`: prompts to scores, for a student, its teacher, or images made elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fpd_eval.usage import given, user_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fpd_eval.geneval.judge import JudgeOptions
+    from fpd_eval.geneval.runner import Outcome
+
+
+def geneval(
+    ckpt: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Text-conditional student; it makes the images.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images made elsewhere, as 00000/samples/00000.png.")
+    ] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option(metavar="N...", help="Also the student's teacher, as in: --steps 8 16.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Images per prompt; 4 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Set anew before every prompt, as the field does; 42.")] = None,
+    detections: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --images: boxes found elsewhere, instead of the detector.")
+    ] = None,
+    detector_weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of facebook/mask2former-swin-small-coco-instance.")
+    ] = None,
+    clip_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="OpenAI's CLIP ViT-L/14.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the judge, as threshold=0.3; may be repeated.")
+    ] = None,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Score incomplete images, marked as partial.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Images per pass of the detector.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
+) -> None:
+    """GenEval: six tasks and overall from 553 prompts, and pages that show every image, its boxes and its failure.
+
+    Interrupted runs continue: finished images and detections are not made again.
+    """
+    with user_errors():
+        from rich.console import Console
+
+        from fpd_eval.geneval.request import Request, fulfil
+        from fpd_eval.progress import bars
+
+        request = given(
+            Request,
+            ckpt=ckpt,
+            images=images,
+            steps=steps,
+            sampler=sampler,
+            guidance_scale=guidance_scale,
+            samples=samples,
+            seed=seed,
+            detections=detections,
+            detector_weights=detector_weights,
+            clip_weights=clip_weights,
+            options=_options(option or ()),
+            allow_partial=allow_partial,
+            batch_size=batch_size,
+            device=device,
+            out=out,
+        )
+        _show(fulfil(request, track=bars(Console(stderr=True))), as_json=as_json)
+
+
+def _options(assignments: Sequence[str]) -> "JudgeOptions":
+    """`NAME=VALUE` texts as options. Raises ValueError: no `=`, unknown name or wrong value."""
+    from fpd_eval.geneval.judge import judge_options
+
+    wrong = [text for text in assignments if "=" not in text]
+    if wrong:
+        raise ValueError(f"--option {wrong[0]} must be NAME=VALUE, as in: --option threshold=0.3")
+    return judge_options(dict(text.split("=", 1) for text in assignments))
+
+
+def _show(outcomes: "list[tuple[Path, Outcome]]", *, as_json: bool) -> None:
+    """One line per system and the places of the pages, or only JSON."""
+    import json
+
+    from rich.console import Console
+
+    if not outcomes:
+        return
+    if as_json:
+        print(json.dumps([outcome.model_dump(mode="json") for _, outcome in outcomes], indent=2))
+        return
+    console = Console()
+    console.print(_table([outcome for _, outcome in outcomes]))
+    for folder, outcome in outcomes:
+        if not outcome.scores.complete:
+            console.print(f"{outcome.name}: partial, no GenEval score", markup=False, style="yellow")
+        console.print(f"report: {folder / 'index.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(outcomes: "Sequence[Outcome]") -> "Table":
+    """Scores with standard errors, a row per task and a column per system."""
+    from rich.table import Table
+
+    from fpd_eval.geneval.classes import TASKS
+
+    table = Table("GenEval", *(outcome.name for outcome in outcomes))
+    for tag in TASKS:
+        scores = [outcome.scores.tasks.get(tag) for outcome in outcomes]
+        table.add_row(tag, *(_number(score.score, score.standard_error) if score else "–" for score in scores))
+    overall = [_number(outcome.scores.overall, outcome.scores.overall_standard_error) for outcome in outcomes]
+    table.add_row("overall", *overall, style="bold")
+    return table
+
+
+def _number(score: float, error: float | None) -> str:
+    return f"{score:.3f}" + (f" ± {error:.3f}" if error is not None else "")

@@ -1,0 +1,126 @@
+"""The official folder layout: `<root>/<index>/metadata.jsonl` and `<root>/<index>/samples/<digits>.png`."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fpd_eval.geneval.prompts import Record
+
+METADATA, SAMPLES = "metadata.jsonl", "samples"
+# Anchored at the start only, as in the official program.
+IMAGE = re.compile(r"\d+\.png")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and the record of the prompt it was made for."""
+
+    path: Path
+    record: Record
+
+    @property
+    def key(self) -> Path:
+        """Folder of the prompt and name of the image, without suffix: unique within a root."""
+        return Path(self.path.parent.parent.name, self.path.stem)
+
+    def open(self) -> Image.Image:
+        """The picture, RGB, EXIF orientation applied. Raises ValueError: no readable image."""
+        try:
+            with Image.open(self.path) as image:
+                return ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{self.path} is no readable image: {error}") from None
+
+
+@dataclass(frozen=True)
+class PromptFolder:
+    """One prompt and its images, by name."""
+
+    record: Record
+    samples: tuple[Sample, ...]
+
+
+def read_layout(root: Path) -> list[PromptFolder]:
+    """Every prompt of a folder in the official layout, by index; subfolders not named by digits are ignored.
+
+    Raises:
+        ValueError: no such folder, no prompt in it, or a damaged record.
+    """
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder")
+    folders = sorted((path for path in root.iterdir() if path.is_dir() and path.name.isdecimal()), key=_number)
+    if not folders:
+        raise ValueError(f"{root} holds no prompt folders; expected {root}/00000/{METADATA} and {SAMPLES}/00000.png")
+    return [_read_prompt(folder) for folder in folders]
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """The record of one prompt folder, made with its `samples` folder if absent."""
+    (folder / SAMPLES).mkdir(parents=True, exist_ok=True)
+    write_whole(folder / METADATA, json.dumps(record).encode())
+
+
+def write_images(folder: Path, images: Sequence[np.ndarray]) -> None:
+    """uint8 [H, W, 3] each -> `samples/00000.png` and following."""
+    for number, pixels in enumerate(images):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "png")
+        write_whole(folder / SAMPLES / f"{number:05d}.png", buffer.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file appears complete or not at all, also where two ranks write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def claim(path: Path, identity: dict[str, Any]) -> None:
+    """Note in a JSON file what fills its folder. Raises ValueError: something else already does."""
+    found = read_claim(path) or {}
+    for key in found.keys() & identity.keys():
+        if found[key] != identity[key]:
+            raise ValueError(
+                f"{path.parent} was filled with {key} {found[key]!r}, now it is {identity[key]!r}; delete it or choose "
+                "another --out"
+            )
+    write_whole(path, (json.dumps({**found, **identity}, indent=2) + "\n").encode())
+
+
+def read_claim(path: Path) -> dict[str, Any] | None:
+    """What `claim` noted; None where nobody did. Raises ValueError: not JSON."""
+    try:
+        noted: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    return noted
+
+
+def _read_prompt(folder: Path) -> PromptFolder:
+    path = folder / METADATA
+    try:
+        record = json.loads(path.read_text())
+        complete = {"tag", "include", "prompt"} <= set(record) and isinstance(record["include"], list)
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: every prompt folder needs its record") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is not one JSON object: {error}") from None
+    if not complete:
+        raise ValueError(f"{path} is not a GenEval record: it needs `tag`, `include` and `prompt`")
+    names = sorted(path for path in (folder / SAMPLES).glob("*") if IMAGE.match(path.name))
+    return PromptFolder(record, tuple(Sample(name, record) for name in names))
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    return int(folder.name), folder.name

@@ -1,0 +1,47 @@
+"""The official results.jsonl: one judged image per line."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpd_eval.geneval.classes import CLASSES
+from fpd_eval.geneval.judge import Verdict
+from fpd_eval.geneval.layout import Sample, write_whole
+
+
+def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """One line; `metadata` and `details` are JSON texts, boxes are float32 as in the original."""
+    names = [name for name in CLASSES if name in kept]
+    details = {name: [np.array(box[:5], np.float32).tolist() for box in kept[name]] for name in names}
+    return {
+        "filename": str(sample.path),
+        "tag": sample.record["tag"],
+        "prompt": sample.record["prompt"],
+        "correct": verdict.correct,
+        "reason": verdict.reason,
+        "metadata": json.dumps(sample.record),
+        "details": json.dumps(details),
+    }
+
+
+def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines."""
+    write_whole(path, "".join(json.dumps(result) + "\n" for result in results).encode())
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Ours or the original program's. Raises ValueError: absent or damaged; the message names the line."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    results = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            results.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number} is not valid JSON: {error}") from None
+    return results

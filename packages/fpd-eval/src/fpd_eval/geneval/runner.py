@@ -1,0 +1,215 @@
+"""GenEval from prompts to scores, in three passes that leave files: images, detections, verdicts.
+
+Every pass continues where it was interrupted: what lies there complete is not made again.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fpd_core.config import Config
+from fpd_eval.cache import hash_file
+from fpd_eval.geneval.detection_folder import DetectionFolder
+from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
+from fpd_eval.geneval.judge import JudgeOptions, judge, keep
+from fpd_eval.geneval.layout import (
+    SAMPLES,
+    Sample,
+    claim,
+    read_claim,
+    read_layout,
+    write_images,
+    write_record,
+    write_whole,
+)
+from fpd_eval.geneval.page import write_pages
+from fpd_eval.geneval.prompts import SHA256, make_prompts
+from fpd_eval.geneval.results import result, write_results
+from fpd_eval.geneval.scores import Scores, incomplete_message, missing_images, summarize
+from fpd_eval.image_sets import to_uint8
+from fpd_eval.progress import Track, silent
+from fpd_eval.ranks import ALONE, Ranks
+
+GENERATION = "generation.json"
+CONFIDENT = 0.9
+
+
+@dataclass(frozen=True)
+class Painter:
+    """A text-conditional generator.
+
+    `identity` (JSON) decides the images for prompts and a seed. `paint` maps n prompts and a seed to images
+    [n, 3, H, W] in [0, 1].
+    """
+
+    identity: dict[str, Any]
+    paint: Callable[[Sequence[str], int], Tensor]
+
+
+class Outcome(Config):
+    """Scores of one system, and everything they depend on; the content of scores.json."""
+
+    name: str
+    scores: Scores
+    samples: int
+    options: JudgeOptions
+    prompts_sha256: str = SHA256
+    images: dict[str, Any]
+    detections: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """How images are looked at. The networks are opened only where images wait for them.
+
+    With `detections` the boxes come from that folder and no detector is used.
+    """
+
+    detector: Callable[[], Detector]
+    colors: Callable[[], ColorClassifier]
+    options: JudgeOptions = field(default_factory=JudgeOptions)
+    detections: Path | None = None
+    batch_size: int = 8
+    track: Track = silent
+    ranks: Ranks = ALONE
+
+
+def generate(
+    painter: Painter,
+    folder: Path,
+    *,
+    samples: int = 4,
+    seed: int = 42,
+    track: Track = silent,
+    ranks: Ranks = ALONE,
+) -> None:
+    """All prompts as images in the official layout. Collective: every rank makes its share.
+
+    The n images of a prompt are one batch, and every batch starts from the same seed, as the field does it.
+
+    Raises:
+        ValueError: the folder holds images of another system, seed or count; or the system makes NaN.
+    """
+    claim(folder / GENERATION, {**painter.identity, "seed": seed, "samples": samples})
+    records = ranks.share(list(enumerate(make_prompts())))
+    with track(f"images of {folder.parent.name}", len(records)) as advance:
+        for number, record in records:
+            place = folder / f"{number:05d}"
+            if not all((place / SAMPLES / f"{index:05d}.png").exists() for index in range(samples)):
+                images = to_uint8(painter.paint([record["prompt"]] * samples, seed))
+                write_record(place, record)
+                write_images(place, list(images.permute(0, 2, 3, 1).numpy()))
+            advance(1)
+    ranks.barrier()
+
+
+def evaluate(
+    images: Path, out: Path, judges: Judges, *, name: str, samples: int = 4, allow_partial: bool = False
+) -> Outcome | None:
+    """Detect, judge and score a folder of images; write detections, results.jsonl, scores.json and pages to `out`.
+
+    Collective: every rank detects in its share of the images. Only the first judges, the others return None.
+
+    Raises:
+        ValueError: images are missing, damaged, too many or not GenEval's; a network cannot be opened; the folder of
+            detections lacks an image or a colour.
+    """
+    prompts = read_layout(images)
+    missing = missing_images(((prompt.record, len(prompt.samples)) for prompt in prompts), samples=samples)
+    if missing and not allow_partial:
+        raise ValueError(f"{images}: {incomplete_message(missing)}; --allow-partial scores what is there")
+    found = [sample for prompt in prompts for sample in prompt.samples]
+    if not found:
+        raise ValueError(f"{images} holds no images")
+    store = DetectionFolder(judges.detections or out / "detections")
+    if judges.detections is None:
+        detect(judges.ranks.share(found), store, judges)
+        judges.ranks.barrier()
+    if not judges.ranks.is_main:
+        return None
+    results = judge_all(found, store, judges)
+    outcome = Outcome(
+        name=name,
+        scores=summarize(results, complete=not missing),
+        samples=samples,
+        options=judges.options,
+        images=read_claim(images / GENERATION) or {"folder": str(images)},
+        detections=store.identity() or {"folder": str(store.root)},
+    )
+    write_results(out / "results.jsonl", results)
+    write_whole(out / "scores.json", (outcome.model_dump_json(indent=2) + "\n").encode())
+    write_pages(out, outcome, list(zip(found, results, strict=True)))
+    return outcome
+
+
+def detect(samples: Sequence[Sample], store: DetectionFolder, judges: Judges) -> None:
+    """Boxes, and colours where prompts ask for them, of every image whose file is absent or of another picture."""
+    waiting = [sample for sample in samples if store.image_sha256(sample) != hash_file(sample.path)]
+    if not waiting:
+        return
+    detector = judges.detector()
+    colors = judges.colors().identity if any(map(_color_classes, waiting)) else {}
+    store.claim({**detector.identity, **colors})
+    best = 0.0
+    with judges.track("detections", len(waiting)) as advance:
+        for start in range(0, len(waiting), judges.batch_size):
+            batch = waiting[start : start + judges.batch_size]
+            for sample, found in zip(batch, detector([sample.open() for sample in batch]), strict=True):
+                store.write(sample, colored(sample, found, judges), hash_file(sample.path))
+                best = max([best, *(box.score for boxes in found.values() for box in boxes)])
+            advance(len(batch))
+    if best < CONFIDENT:
+        warnings.warn(
+            f"no object in {len(waiting)} images scores {CONFIDENT} or more (best {best:.2f}): try the detector on "
+            "a few photographs before believing these numbers",
+            stacklevel=2,
+        )
+
+
+def judge_all(samples: Sequence[Sample], store: DetectionFolder, judges: Judges) -> list[dict[str, Any]]:
+    """One official result per image.
+
+    Raises:
+        ValueError: an image has no detections, those of another picture, or a colour is neither stored nor to be found.
+    """
+    results = []
+    with judges.track("verdicts", len(samples)) as advance:
+        for sample in samples:
+            found = store.read(sample)
+            if store.image_sha256(sample) not in (None, hash_file(sample.path)):
+                raise ValueError(f"{store.path(sample)} describes another picture than {sample.path}")
+            try:
+                found = colored(sample, found, judges)
+            except ValueError as error:
+                raise ValueError(f"{store.path(sample)}: {error}; delete the file to detect again") from None
+            verdict = judge(sample.record, found, _noted_colors, judges.options)
+            results.append(result(sample, verdict, keep(sample.record, found, judges.options)))
+            advance(1)
+    return results
+
+
+def colored(sample: Sample, found: Detections, judges: Judges) -> Detections:
+    """The detections, with the colours of all kept objects of classes whose colour the prompt asks for."""
+    kept, complete = keep(sample.record, found, judges.options), dict(found)
+    for name in _color_classes(sample):
+        unknown = [box for box in kept.get(name, ()) if box.color is None]
+        if unknown:
+            if any(box.mask is None for box in unknown):
+                raise ValueError(f"a {name} whose colour is asked for has neither colour nor mask")
+            answers = judges.colors()(sample.open(), name, unknown)
+            # `keep` returns the very objects it was given; masks make them unfit for comparison by value.
+            colors = {id(box): color for box, color in zip(unknown, answers, strict=True)}
+            complete[name] = [box._replace(color=colors.get(id(box), box.color)) for box in found[name]]
+    return complete
+
+
+def _color_classes(sample: Sample) -> list[str]:
+    return [clause["class"] for clause in sample.record["include"] if "color" in clause]
+
+
+def _noted_colors(name: str, boxes: Sequence[Detection]) -> list[str]:
+    return [box.color or "" for box in boxes]
