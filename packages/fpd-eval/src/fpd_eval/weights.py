@@ -66,6 +66,18 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
         WEIGHTS_FOLDER / "dinov2" / "dinov2_vitl14_pretrain.pth",
     ),
+    "mask2former": EvalWeight(
+        ("geneval",),
+        "Mask2Former Swin-S, COCO instances: config.json and model.safetensors",
+        "https://huggingface.co/facebook/mask2former-swin-small-coco-instance",
+        WEIGHTS_FOLDER / "mask2former-swin-small-coco-instance",
+    ),
+    "clip_vitl14_openai": EvalWeight(
+        ("geneval",),
+        "OpenAI's CLIP ViT-L/14 for open_clip",
+        "https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
+        WEIGHTS_FOLDER / "clip" / "vit_large_patch14_clip_224.openai.safetensors",
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Commands of `fpd-eval`, one file each."""
