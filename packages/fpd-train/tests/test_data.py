@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.image_shards import ImageShards
 from fpd_train.data.uniform_labels import UniformLabels
-from fpd_train.data.write_shards import fashion_samples, locate_fashion, write_shards
+from fpd_train.data.write_shards import caption_samples, fashion_samples, locate_fashion, write_shards
 from fpd_train.errors import DataError
 
 
@@ -171,3 +172,31 @@ def test_uniform_labels_are_uniform_reproducible_and_shared_by_ranks():
     assert not torch.equal(labels(), labels(start=3))
     halves = [labels(batch_size=2000, rank=r, world=2) for r in (0, 1)]
     assert torch.equal(labels(), torch.stack(halves, 1).flatten())
+
+
+def test_captions_travel_from_a_text_file_to_every_rank_once(tmp_path):
+    lines = [f"caption {i} – naïve" for i in range(10)]
+    (tmp_path / "captions.txt").write_text("\n".join([*lines[:4], "", *lines[4:], "  "]), encoding="utf-8")
+    write_shards(caption_samples(tmp_path / "captions.txt"), tmp_path / "shards", 3)
+    source = CaptionShards(folder=tmp_path / "shards")
+    ranks = [source.open(batch_size=5, seed=0, rank=r, world=2, start=0) for r in (0, 1)]
+    seen = [prompt for rank in ranks for prompt in next(rank).condition.prompts]
+    assert sorted(seen) == lines
+    assert seen != lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), (b"", "no line holds"), (b"\xff\xfe", "codec can't decode")]
+)
+def test_unusable_caption_files_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "c.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        next(caption_samples(tmp_path / "c.txt"))
+
+
+def test_a_sample_without_a_caption_is_named(tmp_path):
+    write_shards(({"__key__": f"{i}", "txt": b" "} for i in range(4)), tmp_path / "s", 4)
+    stream = CaptionShards(folder=tmp_path / "s").open(batch_size=2, seed=0, rank=0, world=1, start=0)
+    with pytest.raises(DataError, match="empty caption"):
+        next(stream)

@@ -31,7 +31,7 @@ class Lift(nn.Module):
         # Plain attribute on purpose: the teacher is not a part of this module.
         self._decode = teacher.decode
         self._side = GRID_SIDE[config.grid]
-        self._backbone = load_backbone(config.backbone) if config.space == "feature" else None
+        self.backbone = load_backbone(config.backbone) if config.space == "feature" else None
 
     def train(self, mode: bool = True) -> "Lift":
         """Frozen networks stay in eval mode whatever a parent module does."""
@@ -40,9 +40,9 @@ class Lift(nn.Module):
     def forward(self, embeddings: Tensor, condition: Condition) -> list[Tensor]:
         """[B, L, d] -> one [B, F, D] per tapped block, cells row-major."""
         images = self._decode(embeddings, condition)
-        if self._backbone is None:
+        if self.backbone is None:
             return [pixel_cells(images, self._side)]
-        return [pooled_cells(block, self._side) for block in self._backbone(images)]
+        return [pooled_cells(block, self._side) for block in self.backbone(images)]
 
 
 def pooled_cells(features: Tensor, side: int) -> Tensor:

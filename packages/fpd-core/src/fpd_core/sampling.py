@@ -18,7 +18,10 @@ Sampler = Literal["confidence", "halton"]
 
 def network_evaluations(steps: int, config: SamplerConfig) -> int:
     """Forward passes per image: two branches per step, one where the scale is 1."""
-    scales = [float(config.guidance_at(torch.tensor(config.progress(step, steps), dtype=torch.float64))) for step in range(steps)]
+    scales = [
+        float(config.guidance_at(torch.tensor(config.progress(step, steps), dtype=torch.float64)))
+        for step in range(steps)
+    ]
     return sum(1 if scale == 1 else 2 for scale in scales)
 
 

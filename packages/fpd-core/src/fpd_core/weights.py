@@ -24,7 +24,6 @@ class WeightFile:
         num_parameters: numbers in the network fpd takes from the file, which may hold more (optimizer, other towers).
         licence: of the weights.
         note: what a user should know before using it.
-        sha256: hex digest; None where it is not known for certain.
     """
 
     family: str
@@ -36,7 +35,6 @@ class WeightFile:
     num_parameters: int | None = None
     licence: str
     note: str
-    sha256: str | None = None
 
     @property
     def url(self) -> str:
@@ -122,6 +120,15 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "meissonic/vqvae/diffusion_pytorch_model.safetensors",
             licence=_MEISSONIC_LICENCE,
             note="VQ model with 8192 codes, diffusers format",
+        ),
+        WeightFile(
+            family="meissonic",
+            role="tokenizer_config",
+            repo_id=_MEISSONIC_REPO,
+            filename="vqvae/config.json",
+            local=FOLDER / "meissonic/vqvae/config.json",
+            licence=_MEISSONIC_LICENCE,
+            note="sizes of the VQ model",
         ),
         WeightFile(
             family="meissonic",

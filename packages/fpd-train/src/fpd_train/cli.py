@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fpd_train.errors import Interrupted, NonFiniteError
+from fpd_train.weights_cli import doctor_command, weights_app
 
 app = typer.Typer(
     help="Train one-step generators by Fixed-Point Distillation.",
@@ -19,7 +20,17 @@ app = typer.Typer(
     add_completion=False,
 )
 rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+app.command("doctor")(doctor_command)
+app.add_typer(weights_app, name="weights")
 
+shards_app = typer.Typer(
+    help="Write WebDataset shards. Distilling a class-conditional teacher needs none: it draws labels.",
+    no_args_is_help=True,
+)
+app.add_typer(shards_app, name="shards")
+
+OutOption = Annotated[Path, typer.Option(help="Folder to create.")]
+PerShardOption = Annotated[int, typer.Option(min=1, help="Samples per tar.")]
 ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such as configs/fashion.json.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. --set optimizer.lr=3e-4.")
@@ -68,25 +79,39 @@ def bench_command(
     show(bench(loaded, repeats), loaded, as_json=as_json)
 
 
-@app.command("shards")
-def shards_command(
-    world: Annotated[Literal["fashion"], typer.Argument(help="Which data set.")],
-    out: Annotated[Path, typer.Option(help="Folder to create; gets one subfolder per split.")] = Path("data/fashion"),
+@shards_app.command("fashion")
+def shards_fashion(
+    out: OutOption = Path("data/fashion"),
     source: Annotated[
         Literal["folder", "debian", "torchvision"], typer.Option(help="Where the IDX files come from.")
     ] = "debian",
     folder: Annotated[Path | None, typer.Option(help="Folder with the gzipped IDX files (--source folder).")] = None,
-    per_shard: Annotated[int, typer.Option(min=1, help="Images per tar.")] = 1000,
+    per_shard: PerShardOption = 1000,
 ) -> None:
-    """Write WebDataset shards of the images that tokenizer, teacher and classifier learn from.
-
-    Distillation needs none of this: it draws labels.
-    """
+    """Fashion-MNIST, for training the bundled tokenizer, teacher and classifier; one subfolder per split."""
     from fpd_train.data.write_shards import FILES, fashion_samples, locate_fashion, write_shards
 
     for split in FILES:
-        sizes = write_shards(fashion_samples(locate_fashion(source, folder, split), split), out / split, per_shard)
-        print(f"{out / split}: {sum(sizes.values())} images in {len(sizes)} shards")
+        _wrote(
+            out / split,
+            write_shards(fashion_samples(locate_fashion(source, folder, split), split), out / split, per_shard),
+        )
+
+
+@shards_app.command("captions")
+def shards_captions(
+    file: Annotated[Path, typer.Argument(help="UTF-8 text, one caption per line.")],
+    out: OutOption = Path("data/captions"),
+    per_shard: PerShardOption = 10_000,
+) -> None:
+    """Captions, for distilling a text-conditional teacher (data source `caption_shards`)."""
+    from fpd_train.data.write_shards import caption_samples, write_shards
+
+    _wrote(out, write_shards(caption_samples(file), out, per_shard))
+
+
+def _wrote(folder: Path, sizes: dict[str, int]) -> None:
+    print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
 
 
 def _command_line() -> str:

@@ -161,7 +161,7 @@ def _build(
     config: TrainConfig, rank: int, world: int, device: torch.device, checkpoints: Checkpoints, start: int
 ) -> Run:
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
-    method = build_method(config.method, Parts(device, world, config.seed))
+    method = build_method(config.method, Parts(device, world, config.seed, config.engine.precision == "bfloat16"))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
     engines = {

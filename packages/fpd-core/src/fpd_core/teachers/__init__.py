@@ -1,16 +1,26 @@
 """Generator families. A new one is one file and one line in `TEACHERS`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fpd_core.config import explain, nearest
 from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
+from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig
+from fpd_core.teachers.maskgit import MaskGitTeacher, MaskGitTeacherConfig
+from fpd_core.teachers.meissonic import MeissonicTeacher, MeissonicTeacherConfig
 from fpd_core.teachers.teacher import SamplerConfig, Teacher
 
-TEACHERS = {"fashion": (FashionConfig, FashionTeacher)}
-TeacherConfig = FashionConfig
+TEACHERS: dict[str, tuple[type[Any], type[Any]]] = {
+    "fashion": (FashionConfig, FashionTeacher),
+    "maskgit": (MaskGitTeacherConfig, MaskGitTeacher),
+    "maskgen": (MaskGenTeacherConfig, MaskGenTeacher),
+    "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),
+}
+TeacherConfig = Annotated[
+    FashionConfig | MaskGitTeacherConfig | MaskGenTeacherConfig | MeissonicTeacherConfig, Field(discriminator="name")
+]
 
 __all__ = ["TEACHERS", "SamplerConfig", "Teacher", "TeacherConfig", "load_teacher", "rebuild"]
 
@@ -30,15 +40,17 @@ def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
             config = section.model_validate(dict(config))
         except ValidationError as error:
             raise explain(error, "teacher") from None
-    return _family(config.name)[1].load(config)
+    teacher: Teacher = _family(config.name)[1].load(config)
+    return teacher
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Teacher:
     """Untrained modules of the family that wrote `architecture`. Raises ConfigError: unknown family."""
-    return _family(str(architecture.get("name")))[1].from_architecture(architecture)
+    teacher: Teacher = _family(str(architecture.get("name")))[1].from_architecture(architecture)
+    return teacher
 
 
-def _family(name: str) -> tuple[type[FashionConfig], type[FashionTeacher]]:
+def _family(name: str) -> tuple[type[Any], type[Any]]:
     if name not in TEACHERS:
         raise nearest(name, list(TEACHERS), "teacher")
     return TEACHERS[name]

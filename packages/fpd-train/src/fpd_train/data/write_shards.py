@@ -1,4 +1,4 @@
-"""Writing WebDataset shards: the Fashion-MNIST sources become tars of 32x32 PNGs with labels."""
+"""Writing WebDataset shards: Fashion-MNIST becomes tars of 32x32 PNGs with labels, a text file tars of captions."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fpd_core.idx import read_images, read_labels
-from fpd_train.data.image_shards import SIZES
+from fpd_train.data.shards import SIZES
 from fpd_train.errors import DataError
 
 FILES = {
@@ -72,6 +72,23 @@ def fashion_samples(folder: Path, split: str) -> Iterator[dict[str, object]]:
     images, labels = (folder / name for name in FILES[split])
     for index, (pixels, label) in enumerate(zip(read_images(images), read_labels(labels), strict=True)):
         yield {"__key__": f"{index:08d}", "png": _png(pixels), "cls": str(label).encode()}
+
+
+def caption_samples(path: Path) -> Iterator[dict[str, object]]:
+    """WebDataset samples of a UTF-8 text file with one caption per line; empty lines are left out.
+
+    Raises:
+        DataError: the file is absent, not UTF-8 or without captions.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            captions = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"captions {path}: {error}") from None
+    if not captions:
+        raise DataError(f"captions {path}: no line holds a caption")
+    for index, caption in enumerate(captions):
+        yield {"__key__": f"{index:08d}", "txt": caption.encode()}
 
 
 def write_shards(samples: Iterator[dict[str, object]], folder: Path, per_shard: int) -> dict[str, int]:

@@ -9,30 +9,43 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fpd_core.config import Config
+from fpd_core.config import Config, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
 from fpd_core.teachers import TeacherConfig, load_teacher
+from fpd_core.teachers.fashion import FashionConfig
+from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
 from fpd_train.methods.interface import Forward, Parts, Report
 
 Part = Literal["embeddings", "positions", "output_bias"]
-GRID_ROWS = 6
+GRID_COLUMNS = 10
+GRID_PROMPTS = (
+    *("a photo of a red apple", "a photo of two dogs", "an oil painting of a lighthouse", "a blue car in the snow"),
+    *("a bowl of noodles", "a mountain lake at dawn", "a portrait of an old sailor", "a green parrot on a branch"),
+    *("a city street at night", "a wooden chair"),
+)
 
 
 class FpdConfig(Config):
     """Fixed-Point Distillation (arXiv 2605.21484)."""
 
     name: Literal["fpd"] = "fpd"
-    teacher: TeacherConfig = TeacherConfig()
+    teacher: TeacherConfig = FashionConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     lift: LiftConfig = LiftConfig()
     drafts_per_condition: int = Field(1, gt=0, description="Images per condition in a batch; 1 as in the paper.")
-    frozen: tuple[Part, ...] = Field(
-        ("embeddings", "positions", "output_bias"), description="Student parts that keep the teacher's weights."
+    frozen: tuple[Part, ...] | None = Field(
+        None, description="Student parts that keep the teacher's weights; by default all that the family names."
     )
     gather: bool = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
+    grid_images: int = Field(60, gt=0, description="Images in each sample grid, ten to a row.")
+
+    def required_files(self) -> list[RequiredFile]:
+        """Published files the run opens."""
+        backbone = [] if self.lift.space == "pixel" else self.lift.backbone.required_files()
+        return self.teacher.required_files() + backbone
 
 
 class FpdMethod:
@@ -43,12 +56,16 @@ class FpdMethod:
     def __init__(self, config: FpdConfig, parts: Parts) -> None:
         self._config, self._gather = config, config.gather and parts.world > 1
         self.drafts_per_condition = config.drafts_per_condition
+        require(config.required_files())  # all that is missing at once, before anything large is read
         self._teacher = load_teacher(config.teacher).to(parts.device)
+        self._teacher.autocast = parts.bfloat16
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student: Any = deepcopy(self._teacher.network).requires_grad_(True)
         _switch_off_dropout(student)
-        groups = student.parameter_groups()
-        for name in config.frozen:
+        groups: dict[str, list[nn.Parameter]] = student.parameter_groups()
+        for name in groups if config.frozen is None else config.frozen:
+            if name not in groups:
+                raise nearest(name, list(groups), "part of this family to freeze")
             for parameter in groups[name]:
                 parameter.requires_grad_(False)
         self.networks: Mapping[str, nn.Module] = {"student": student}
@@ -63,7 +80,7 @@ class FpdMethod:
             forward[phase],
             self._teacher,
             self._lift,
-            batch.condition.repeat_interleave(self._config.drafts_per_condition),
+            self._teacher.condition(batch.condition).repeat_interleave(self._config.drafts_per_condition),
             self._config.objective,
             generator=generator,
             gather=self._gather,
@@ -89,8 +106,10 @@ class FpdMethod:
         return ["pixels"] if lift.space == "pixel" else [f"block{index}" for index in sorted(lift.backbone.blocks)]
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
-        labels = torch.arange(self._teacher.num_classes).repeat(GRID_ROWS)
-        return self._generator(averaged["student"]).generate(labels, seed=generator.initial_seed())
+        classes = self._teacher.num_classes
+        columns = torch.arange(self._config.grid_images) % GRID_COLUMNS
+        wanted = [GRID_PROMPTS[i] for i in columns] if classes is None else columns * classes // GRID_COLUMNS
+        return self._generator(averaged["student"]).generate(wanted, seed=generator.initial_seed())
 
     def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
         return {}  # images are judged by fpd-eval, with networks that are not part of the loss

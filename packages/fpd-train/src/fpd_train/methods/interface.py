@@ -16,11 +16,13 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the run gives a method: its device, how many ranks share a batch, and the run's seed."""
+    """What the run gives a method: its device, how many ranks share a batch, the run's seed, and whether transformers
+    run in bfloat16 (`engine.precision`)."""
 
     device: torch.device
     world: int
     seed: int
+    bfloat16: bool = False
 
 
 class Method(Protocol):

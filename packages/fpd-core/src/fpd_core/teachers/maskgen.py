@@ -1,0 +1,137 @@
+"""MaskGen-L (VQ), text to image at 256 px: 128 one-dimensional TA-TiTok codes decoded with the help of the caption."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fpd_core.conditioning import Condition, TextCondition
+from fpd_core.config import Config
+from fpd_core.containers import load_public
+from fpd_core.networks.clip_text import ClipText, ClipTextConfig
+from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
+from fpd_core.networks.synthetic import fill_synthetic
+from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
+from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.text_conditional import TextConditionalTeacher
+from fpd_core.weights import RequiredFile, require, weight_file
+
+TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("transformer", "tokenizer", "text_encoder"))
+
+
+class MaskGenTeacherConfig(Config):
+    """The public files; `fpd-train weights pull maskgen` fetches them."""
+
+    name: Literal["maskgen"] = "maskgen"
+    transformer: Path = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
+    tokenizer: Path = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
+    text_encoder: Path = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
+    quick_gelu: bool = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
+    aesthetic_score: float = Field(6.5, description="Micro-condition of both guidance branches, and of the student.")
+    checkpoint_activations: bool = Field(False, description="Recompute the student's blocks in backward.")
+    weights: Literal["public", "synthetic"] = Field(
+        "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
+    )
+
+    def required_files(self) -> list[RequiredFile]:
+        """Published files this teacher needs."""
+        if self.weights == "synthetic":
+            return []
+        places = ((self.transformer, TRANSFORMER), (self.tokenizer, TOKENIZER), (self.text_encoder, TEXT))
+        return [RequiredFile(path, file) for path, file in places]
+
+
+class MaskGenTeacher(TextConditionalTeacher):
+    """128 tokens of 8192 codes, images [B, 3, 256, 256]. The generator reads other text features than the decoder."""
+
+    def __init__(self, network: MaskGen, tokenizer: TaTiTok, text: ClipText, aesthetic_score: float) -> None:
+        super().__init__()
+        self.network, self.tokenizer, self.text = network, tokenizer, text
+        self.mask_id, self.seq_len = network.config.mask_id, network.config.seq_len
+        self.image_size = tokenizer.config.image_size
+        self.aesthetic_score = aesthetic_score
+        # The authors' inference config: s = 12 in c + s (c - u), rising from 1 along a cosine.
+        self.sampler = SamplerConfig(
+            guidance_scale=13.0,
+            guidance_start=2.0,
+            guidance_ramp="cosine",
+            softmax_temperature=0.5,
+            softmax_temperature_start=1.3,
+            confidence="logit",
+            confidence_temperature=2.0,
+            annealed_draws=True,
+            first_progress="one_step",
+            schedule="arccos",
+            rule="floor",
+        )
+        self.refine_guidance = None  # follows the ramp at the re-masked share
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, config: MaskGenTeacherConfig) -> "MaskGenTeacher":
+        """The public teacher. Raises CheckpointError: a file is absent, damaged or not this model."""
+        require(config.required_files())
+        teacher = cls(
+            MaskGen(MaskGenConfig(checkpoint_activations=config.checkpoint_activations)),
+            TaTiTok(TaTiTokConfig()),
+            ClipText(ClipTextConfig(quick_gelu=config.quick_gelu)),
+            config.aesthetic_score,
+        )
+        parts = (
+            (teacher.network, config.transformer),
+            (teacher.tokenizer, config.tokenizer),
+            (teacher.text, config.text_encoder),
+        )
+        for module, path in parts:
+            if config.weights == "synthetic":
+                fill_synthetic(module)
+            else:
+                load_public(module, path)
+        return teacher
+
+    @classmethod
+    def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGenTeacher":
+        return cls(
+            MaskGen(MaskGenConfig.model_validate(architecture["network"])),
+            TaTiTok(TaTiTokConfig.model_validate(architecture["tokenizer"])),
+            ClipText(ClipTextConfig.model_validate(architecture["text"])),
+            float(architecture["aesthetic_score"]),
+        )
+
+    def architecture(self) -> dict[str, Any]:
+        assert isinstance(self.network, MaskGen)
+        return {
+            "name": "maskgen",
+            "network": self.network.config.model_dump(),
+            "tokenizer": self.tokenizer.config.model_dump(),
+            "text": self.text.config.model_dump(),
+            "aesthetic_score": self.aesthetic_score,
+        }
+
+    @property
+    def codebook(self) -> Tensor:  # type: ignore[override]
+        return self.tokenizer.codebook
+
+    def encode(self, prompts: Sequence[str]) -> TextCondition:
+        penultimate, pooled, final = self._features(prompts)
+        return TextCondition(penultimate, pooled, final)
+
+    def logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        *,
+        network: Callable[..., Tensor] | None = None,
+        embedding_noise: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        assert isinstance(condition, TextCondition)
+        score = torch.full((len(condition),), self.aesthetic_score, device=self.device)
+        return self._run(network, tokens, condition.tokens, condition.pooled, score, embedding_noise, generator)
+
+    def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
+        assert isinstance(condition, TextCondition)
+        return self.tokenizer.decode(embeddings, condition.decoder)

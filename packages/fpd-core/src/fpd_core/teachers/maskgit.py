@@ -1,0 +1,87 @@
+"""MaskGIT v1 on ImageNet 256 (Besnier and Chen): 1000 classes, 16x16 codes of the taming-transformers VQGAN."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from fpd_core.conditioning import Condition
+from fpd_core.config import Config
+from fpd_core.containers import load_public
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.synthetic import fill_synthetic
+from fpd_core.networks.vqgan import VqGan, VqGanConfig
+from fpd_core.teachers.class_conditional import ClassConditionalTeacher
+from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.weights import RequiredFile, require, weight_file
+
+TRANSFORMER, TOKENIZER = weight_file("maskgit", "transformer"), weight_file("maskgit", "tokenizer")
+
+
+class MaskGitTeacherConfig(Config):
+    """The public files; `fpd-train weights pull maskgit` fetches them."""
+
+    name: Literal["maskgit"] = "maskgit"
+    transformer: Path = Field(TRANSFORMER.local, description="MaskGIT_ImageNet_256.pth")
+    tokenizer: Path = Field(TOKENIZER.local, description="VQGAN checkpoint (last.ckpt)")
+    weights: Literal["public", "synthetic"] = Field(
+        "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
+    )
+
+    def required_files(self) -> list[RequiredFile]:
+        """Published files this teacher needs."""
+        if self.weights == "synthetic":
+            return []
+        return [RequiredFile(self.transformer, TRANSFORMER), RequiredFile(self.tokenizer, TOKENIZER)]
+
+
+class MaskGitTeacher(ClassConditionalTeacher):
+    """256 tokens of 1024 codes, images [B, 3, 256, 256]."""
+
+    def __init__(self, network: MaskGit, tokenizer: VqGan) -> None:
+        super().__init__(network)
+        self.tokenizer = tokenizer
+        self.image_size = 2 ** (len(tokenizer.config.multipliers) - 1) * round(self.seq_len**0.5)
+        # The authors' setting for FID 6.80 at 8 steps: w = 3 in (1 + w) c - w u, rising linearly from 0.
+        self.sampler = SamplerConfig(
+            guidance_scale=4.0, guidance_start=1.0, confidence_temperature=4.5, schedule="arccos", rule="v1"
+        )
+        self.refine_guidance = 2.0  # constant, as in Di[M]O
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, config: MaskGitTeacherConfig) -> "MaskGitTeacher":
+        """The public teacher. Raises CheckpointError: a file is absent, damaged or not this model."""
+        require(config.required_files())
+        teacher = cls(MaskGit(MaskGitConfig()), VqGan(VqGanConfig()))
+        if config.weights == "synthetic":
+            fill_synthetic(teacher.network)
+            fill_synthetic(teacher.tokenizer)
+        else:
+            load_public(teacher.network, config.transformer)
+            load_public(teacher.tokenizer, config.tokenizer)
+        return teacher
+
+    @classmethod
+    def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGitTeacher":
+        return cls(
+            MaskGit(MaskGitConfig.model_validate(architecture["network"])),
+            VqGan(VqGanConfig.model_validate(architecture["tokenizer"])),
+        )
+
+    def architecture(self) -> dict[str, Any]:
+        assert isinstance(self.network, MaskGit)
+        return {
+            "name": "maskgit",
+            "network": self.network.config.model_dump(),
+            "tokenizer": self.tokenizer.config.model_dump(),
+        }
+
+    @property
+    def codebook(self) -> Tensor:  # type: ignore[override]
+        return self.tokenizer.codebook
+
+    def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
+        return self.tokenizer.decode(embeddings) / 2 + 0.5

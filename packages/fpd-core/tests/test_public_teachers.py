@@ -1,0 +1,293 @@
+"""The public families at tiny sizes: which features go where, guidance conventions, ranges, loading, round trips."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fpd_core import load_generator
+from fpd_core.checkpoints import CheckpointError
+from fpd_core.conditioning import PromptCondition, TextCondition
+from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.lift import Lift, LiftConfig
+from fpd_core.networks.clip_text import ClipText, ClipTextConfig
+from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
+from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
+from fpd_core.networks.vqgan import VqGan, VqGanConfig
+from fpd_core.objective import ObjectiveConfig, fixed_point_loss
+from fpd_core.refine import refine
+from fpd_core.sampling import sample
+from fpd_core.teachers import load_teacher, maskgen, maskgit
+from fpd_core.teachers.maskgen import MaskGenTeacher
+from fpd_core.teachers.maskgit import MaskGitTeacher
+from fpd_core.teachers.meissonic import MeissonicTeacher, vq_model
+
+MASKGIT = MaskGitConfig(codebook_size=32, num_classes=5, seq_len=16, width=24, depth=1, num_heads=2, mlp_width=32)
+VQGAN = VqGanConfig(codebook_size=32, code_dim=32, channels=32, multipliers=(1, 1), num_blocks=1)
+MASKGEN = MaskGenConfig(
+    codebook_size=32, seq_len=8, width=24, depth=2, num_heads=2, mlp_width=32, text_width=32, pooled_width=16
+)
+TATITOK = TaTiTokConfig(
+    codebook_size=32,
+    code_dim=6,
+    seq_len=8,
+    image_size=32,
+    encoder_width=16,
+    encoder_depth=1,
+    encoder_heads=2,
+    decoder_width=16,
+    decoder_depth=1,
+    decoder_heads=2,
+    text_width=32,
+)
+TEXT = ClipTextConfig(width=32, depth=2, num_heads=2, projection_width=16)
+MEISSONIC = MeissonicConfig(
+    codebook_size=32,
+    vocabulary=40,
+    side=4,
+    width=16,
+    num_heads=2,
+    depth=1,
+    single_depth=1,
+    mlp_width=32,
+    text_width=32,
+    pooled_width=16,
+    sinusoid_width=8,
+    rotary_widths=(2, 2, 4),
+)
+VQ = {
+    "block_out_channels": [32, 32],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "latent_channels": 6,
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "num_vq_embeddings": 32,
+    "mid_block_add_attention": False,
+    "lookup_from_codebook": True,
+}
+
+
+def maskgit_teacher():
+    torch.manual_seed(0)
+    return MaskGitTeacher(MaskGit(MASKGIT), VqGan(VQGAN))
+
+
+def maskgen_teacher():
+    torch.manual_seed(0)
+    teacher = MaskGenTeacher(MaskGen(MASKGEN), TaTiTok(TATITOK), ClipText(TEXT), 6.5)
+    for block in teacher.network.blocks:  # adaLN starts at zero, where conditions have no effect
+        for parameter in block.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return teacher
+
+
+def meissonic_teacher():
+    torch.manual_seed(0)
+    return MeissonicTeacher(Meissonic(MEISSONIC), vq_model(VQ), ClipText(TEXT))
+
+
+FAMILIES = {
+    "maskgit": (maskgit_teacher, [0, 4, 2, 1]),
+    "maskgen": (maskgen_teacher, ["a red apple", "two dogs", "a boat", "a chair"]),
+    "meissonic": (meissonic_teacher, ["a red apple", "two dogs", "a boat", "a chair"]),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    build, wanted = FAMILIES[request.param]
+    return build(), wanted
+
+
+def test_a_family_samples_decodes_and_refines(family, rng):
+    teacher, wanted = family
+    condition = teacher.condition(wanted)
+    tokens = sample(teacher, condition, 4, generator=rng)
+    assert tokens.shape == (4, teacher.seq_len)
+    assert 0 <= int(tokens.min()) <= int(tokens.max()) < teacher.codebook_size <= teacher.mask_id
+    images = teacher.decode(teacher.codebook[tokens], condition)
+    assert images.shape == (4, 3, teacher.image_size, teacher.image_size)
+    guidance, temperature = teacher.refinement(torch.tensor([0.1, 0.4, 0.8, 1.0]), None, None)
+    refined = refine(teacher, tokens, condition, 0.5, guidance_scale=guidance, temperature=temperature, generator=rng)
+    assert torch.equal(refined.tokens[~refined.is_masked], tokens[~refined.is_masked])
+
+
+def test_a_family_distils(family, rng):
+    """Gradient of the whole objective reaches the student and nothing else."""
+    teacher, wanted = family
+    lift = Lift(teacher, LiftConfig(space="pixel"))
+    student = type(teacher.network)(teacher.network.config).requires_grad_(True)
+    student.load_state_dict(teacher.network.state_dict())
+    result = fixed_point_loss(student, teacher, lift, teacher.condition(wanted), ObjectiveConfig(), generator=rng)
+    result.loss.backward()
+    assert result.loss.isfinite()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_an_exported_student_opens_and_draws_the_same(family, tmp_path):
+    teacher, wanted = family
+    how = GenerationConfig(init_mask_ratio=0.75)
+    save_generator(tmp_path / "s", teacher, teacher.network, how, {"name": "x"}, "card", dtype=torch.float32)
+    a = Generator(teacher, how, {}).generate(wanted, seed=3)
+    assert torch.equal(load_generator(tmp_path / "s").generate(wanted, seed=3), a)
+    assert 0 <= float(a.min()) <= float(a.max()) <= 1
+
+
+def test_bfloat16_autocast_stays_inside_the_transformer(family):
+    teacher, wanted = family
+    condition = teacher.condition(wanted)
+    tokens = torch.full((4, teacher.seq_len), teacher.mask_id)
+    exact = teacher.logits(tokens, condition)
+    teacher.autocast = True
+    rough = teacher.logits(tokens, condition)
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().max() < 0.1 * exact.abs().max()
+    assert teacher.decode(teacher.codebook[torch.zeros_like(tokens)], condition).dtype == torch.float32
+
+
+def test_maskgit_never_draws_the_mask_id_though_the_network_scores_it():
+    teacher = maskgit_teacher()
+    with torch.no_grad():
+        teacher.network.bias[:, 32] = 50.0  # the network would all but always answer "mask"
+    condition = teacher.condition([0, 1])
+    scores = teacher.network(torch.full((2, 16), 32), condition.labels)
+    assert (scores.argmax(-1) == 32).all()
+    assert teacher.logits(torch.full((2, 16), 32), condition).shape == (2, 16, 32)
+    assert int(sample(teacher, condition, 2, generator=torch.Generator().manual_seed(0)).max()) < 32
+
+
+def test_guidance_conventions_of_the_three_families():
+    """MaskGIT writes (1 + w) c - w u, MaskGen c + s (c - u), Meissonic u + g (c - u)."""
+    teacher, wanted = maskgit_teacher(), [0, 4]
+    condition = teacher.condition(wanted)
+    tokens = torch.full((2, 16), teacher.mask_id)
+    c, u = teacher.logits(tokens, condition), teacher.logits(tokens, teacher.null_condition(condition))
+    w = 3.0
+    torch.testing.assert_close(teacher.guided_logits(tokens, condition, 1 + w), (1 + w) * c - w * u)
+    torch.testing.assert_close(teacher.guided_logits(tokens, condition, 1 + w), c + w * (c - u))
+    per_image = teacher.guided_logits(tokens, condition, torch.tensor([1.0, 4.0]))
+    torch.testing.assert_close(per_image[0], c[0])
+    torch.testing.assert_close(per_image[1], (1 + w) * c[1] - w * u[1])
+
+
+def test_default_samplers_are_the_published_ones():
+    v1 = maskgit_teacher().sampler
+    at = [v1.progress(step, 8) for step in range(8)]
+    assert [float(v1.guidance_at(torch.tensor(p))) - 1 for p in at] == pytest.approx([3 * k / 7 for k in range(8)])
+    assert (v1.rule, v1.schedule, v1.confidence_temperature) == ("v1", "arccos", 4.5)
+    third = meissonic_teacher().sampler
+    assert [third.confidence_temperature * (1 - third.progress(k, 5)) for k in range(5)] == [2, 1.5, 1, 0.5, 0]
+    assert (third.guidance_scale, third.guidance_start, third.schedule) == (9.0, None, "cosine")
+
+
+def test_refinement_guidance_of_each_family():
+    ratio = torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64)
+    assert maskgit_teacher().refinement(ratio, None, None) == (2.0, 1.0)
+    assert meissonic_teacher().refinement(ratio, None, None) == (4.0, 1.0)
+    scale, temperature = maskgen_teacher().refinement(ratio, None, None)
+    progress = torch.cos(torch.pi * ratio / 2)
+    torch.testing.assert_close(scale, 2 + 11 * (1 - torch.cos(torch.pi * progress)) / 2)
+    torch.testing.assert_close(temperature, 0.5 + 0.8 * (1 - progress))
+    assert maskgen_teacher().refinement(ratio, 4.0, 1.0) == (4.0, 1.0)
+
+
+def test_maskgen_gives_generator_and_decoder_their_own_text_features():
+    teacher = maskgen_teacher()
+    condition = teacher.condition("a red apple")
+    assert isinstance(condition, TextCondition)
+    features = teacher.text(teacher.text.tokenize(["a red apple"]))
+    assert torch.equal(condition.tokens, features.penultimate)
+    assert torch.equal(condition.pooled, features.pooled)
+    assert torch.equal(condition.decoder, features.final)
+    vectors = teacher.codebook[torch.zeros(1, 8, dtype=torch.long)]
+    assert torch.equal(teacher.decode(vectors, condition), teacher.tokenizer.decode(vectors, features.final))
+
+
+def test_the_null_condition_is_the_empty_prompt_with_the_same_aesthetic_score():
+    teacher, seen = maskgen_teacher(), []
+    condition = teacher.condition(["a red apple", "two dogs"])
+    null, empty = teacher.null_condition(condition), teacher.condition(["", ""])
+    torch.testing.assert_close(null.tokens, empty.tokens)
+    torch.testing.assert_close(null.pooled, empty.pooled)
+
+    def network(tokens, text, pooled, score, *rest):
+        seen.append(score.tolist())
+        return torch.zeros(*tokens.shape, 32)
+
+    for each in (condition, null):
+        teacher.logits(torch.zeros(2, 8, dtype=torch.long), each, network=network)
+    assert seen == [[6.5, 6.5]] * 2
+
+
+def test_images_come_out_in_zero_to_one():
+    """VQGAN decodes to [-1, 1], TA-TiTok to [0, 1]."""
+    teacher = maskgit_teacher()
+    vectors = teacher.codebook[torch.arange(16)[None]]
+    raw = teacher.tokenizer.decode(vectors)
+    torch.testing.assert_close(teacher.decode(vectors, teacher.condition([0])), (raw + 1) / 2)
+
+
+@pytest.mark.parametrize("name", ["maskgen", "meissonic"])
+def test_prompts_may_come_in_every_form_a_source_has(name):
+    teacher = FAMILIES[name][0]()
+    whole = teacher.condition(["a cat", "a dog"])
+    assert torch.equal(teacher.condition(PromptCondition(("a cat", "a dog"))).tokens, whole.tokens)
+    torch.testing.assert_close(teacher.condition("a dog").tokens[0], whole.tokens[1])
+    assert torch.equal(teacher.condition(whole).tokens, whole.tokens)
+    with pytest.raises(ValueError, match="give a prompt"):
+        teacher.condition([3, 4])
+    with pytest.raises(ValueError, match="give a prompt"):
+        teacher.condition(torch.tensor([3]))
+
+
+def test_a_class_family_asked_for_a_prompt_says_what_it_draws():
+    with pytest.raises(ValueError, match="draws classes 0 to 4"):
+        maskgit_teacher().condition(["a cat"])
+
+
+def test_public_files_load_through_the_teacher(tmp_path, monkeypatch):
+    """Files in the published containers: a torch dict under model_state_dict, a Lightning file with loss weights."""
+    monkeypatch.setattr(maskgit, "MaskGitConfig", lambda: MASKGIT)
+    monkeypatch.setattr(maskgit, "VqGanConfig", lambda: VQGAN)
+    source = maskgit_teacher()
+    torch.save({"iter": 1, "model_state_dict": source.network.state_dict()}, tmp_path / "m.pth")
+    extra = {"loss.discriminator.main.0.weight": torch.zeros(3)}
+    torch.save({"state_dict": source.tokenizer.state_dict() | extra, "callbacks": {}}, tmp_path / "v.ckpt")
+    config = {"name": "maskgit", "transformer": str(tmp_path / "m.pth"), "tokenizer": str(tmp_path / "v.ckpt")}
+    loaded = load_teacher(config)
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), source.state_dict().values(), strict=True)
+    )
+    with pytest.raises(CheckpointError, match="VQGAN"):
+        load_teacher(config | {"transformer": str(tmp_path / "v.ckpt")})
+
+
+def test_maskgen_files_load_with_either_name_of_the_tied_head(tmp_path, monkeypatch):
+    for name, value in (("MaskGenConfig", MASKGEN), ("TaTiTokConfig", TATITOK), ("ClipTextConfig", TEXT)):
+        monkeypatch.setattr(maskgen, name, lambda value=value, **_: value)
+    source = maskgen_teacher()
+    head = {"lm_head.weight": source.network.embeddings.weight}
+    torch.save(source.network.state_dict() | head, tmp_path / "g.bin")
+    save_file(source.tokenizer.state_dict(), tmp_path / "t.safetensors")
+    save_file(source.text.state_dict(), tmp_path / "c.safetensors")
+    paths = {"transformer": "g.bin", "tokenizer": "t.safetensors", "text_encoder": "c.safetensors"}
+    loaded = load_teacher({"name": "maskgen"} | {part: str(tmp_path / file) for part, file in paths.items()})
+    assert torch.equal(loaded.network.embeddings.weight, source.network.embeddings.weight)
+
+
+@pytest.mark.parametrize(("name", "count"), [("maskgit", 2), ("maskgen", 3), ("meissonic", 4)])
+def test_absent_files_are_all_named_with_their_source(name, count):
+    with pytest.raises(CheckpointError) as error:
+        load_teacher(name)
+    text = str(error.value)
+    assert text.count("huggingface.co/") == count
+    assert f"fpd-train weights pull {name}" in text
+
+
+def test_meissonic_architecture_is_json():
+    assert json.loads(json.dumps(meissonic_teacher().architecture()))["name"] == "meissonic"
