@@ -74,6 +74,15 @@ def test_maskgit():
     assert logits[0, :8].argmax(1).tolist() == [579] * 8
 
 
+def test_the_head_count_of_maskgit_cannot_be_seen_in_the_weights():
+    """Half as many heads load cleanly and move the logits by far more than the tolerance."""
+    config = MaskGitConfig(codebook_size=16, num_classes=3, seq_len=8, width=48, depth=2, num_heads=16, mlp_width=96)
+    right, wrong = (synthetic(lambda n=n: MaskGit(config.model_copy(update={"num_heads": n}))) for n in (16, 8))
+    wrong.load_state_dict(right.state_dict())
+    tokens, labels = synthetic_ints(16, 1, 17).view(2, 8), torch.tensor([0, 3])
+    assert (right(tokens, labels) - wrong(tokens, labels)).abs().max() > 100 * TOLERANCE
+
+
 @pytest.mark.full_size
 def test_vqgan():
     network = synthetic(lambda: VqGan(VqGanConfig()))

@@ -59,7 +59,6 @@ class MaskGen(nn.Module):
 
     # The tied head: .bin files carry both names, safetensors only one of them.
     PUBLIC_ALIASES: ClassVar[dict[str, str]] = {"lm_head.weight": "embeddings.weight"}
-    IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MaskGenConfig) -> None:
         super().__init__()

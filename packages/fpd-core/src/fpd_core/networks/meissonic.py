@@ -6,7 +6,6 @@ network: blocks and layers are compared with diffusers', which the official netw
 """
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -145,9 +144,6 @@ class _Resample(nn.Module):
 
 class Meissonic(nn.Module):
     """Tokens and CLIP features -> logits over the codes."""
-
-    PUBLIC_ALIASES: ClassVar[dict[str, str]] = {}
-    IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MeissonicConfig) -> None:
         super().__init__()

@@ -132,7 +132,6 @@ class _Decoder(nn.Module):
 class TaTiTok(nn.Module):
     """Images [B, 3, H, W] in [0, 1] to L codes, and codes with caption features back."""
 
-    PUBLIC_ALIASES: ClassVar[dict[str, str]] = {}
     # A buffer of training checkpoints.
     IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ("quantize.embed_prob",)
 

@@ -172,7 +172,6 @@ class _Decoder(nn.Module):
 class VqGan(nn.Module):
     """Images [B, 3, 16h, 16w] in [-1, 1] to L = h*w codes (row-major) and, for square grids, back."""
 
-    PUBLIC_ALIASES: ClassVar[dict[str, str]] = {}
     # The public file also holds the training losses (LPIPS and the discriminator).
     IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ("loss.",)
 
