@@ -55,7 +55,7 @@ def cache(tmp_path):
 class NoiseSystem:
     """Images of seeded noise whose brightness tells the class; counts its calls."""
 
-    name, role, steps, network_evaluations = "noise", "student", 1, 1
+    name, role, steps, network_evaluations, num_classes = "noise", "student", 1, 1, 3
 
     def __init__(self, fingerprint="noise"):
         self.fingerprint, self.settings, self.calls = fingerprint, {"temperature": 1.0}, []

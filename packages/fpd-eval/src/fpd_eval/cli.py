@@ -2,18 +2,18 @@
 
 import re
 import sys
-import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
+from fpd_eval.commands.doctor import doctor
+from fpd_eval.commands.metrics import metrics
+from fpd_eval.usage import given, user_errors
 
+if TYPE_CHECKING:
     from fpd_eval.compare import Candidate, Comparison
     from fpd_eval.protocol import EvaluationProtocol
     from fpd_eval.results import Results
@@ -26,7 +26,9 @@ app = typer.Typer(
 )
 LIST_OPTIONS = ("--steps",)
 NEGATIVE = re.compile(r"-\d")
-Section = TypeVar("Section", bound="BaseModel")
+
+app.command()(metrics)
+app.command()(doctor)
 
 
 @app.command()
@@ -57,10 +59,10 @@ def compare(
         from fpd_eval.protocol import EvaluationProtocol
 
         students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
-        comparison = _given(
+        comparison = given(
             Comparison, students=students, steps=steps, teacher=teacher, sampler=sampler, guidance_scale=guidance_scale
         )
-        protocol = _given(EvaluationProtocol, num_images=num_images, seed=seed, batch_size=batch_size)
+        protocol = given(EvaluationProtocol, num_images=num_images, seed=seed, batch_size=batch_size)
         results = _compare(comparison, protocol, device=device, run=run, cache_dir=cache_dir)
         _show(results, out or students[0].folder.parent / "report", as_json=as_json)
 
@@ -99,50 +101,15 @@ def expand_lists(argv: Sequence[str]) -> list[str]:
     return expanded
 
 
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Mistakes of the user end in one sentence and exit code 2, Ctrl-C in one and 130; warnings take one line."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True)
-
-    def show_warning(message: Warning | str, *rest: object, **options: object) -> None:
-        console.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
-
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = show_warning
-            yield
-    except (ValueError, OSError) as error:
-        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        console.print(Text("interrupted; what was measured so far is kept in the cache"), soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
 def _candidate(argument: str, *, alone: bool) -> "Candidate":
     """`NAME=DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
     from fpd_eval.compare import Candidate
 
     name, separator, folder = argument.partition("=")
     if separator and "/" not in name:
-        return _given(Candidate, name=name, folder=folder)
+        return given(Candidate, name=name, folder=folder)
     path = Path(argument)
-    return _given(Candidate, name="student" if alone else path.resolve().name, folder=path)
-
-
-def _given(section: type[Section], **values: Any) -> Section:
-    """A config section from the options that were given; the others keep the section's defaults."""
-    from pydantic import ValidationError
-
-    from fpd_core.config import explain
-
-    try:
-        return section.model_validate({name: value for name, value in values.items() if value is not None})
-    except ValidationError as error:
-        raise explain(error, "options") from None
+    return given(Candidate, name="student" if alone else path.resolve().name, folder=path)
 
 
 def _compare(

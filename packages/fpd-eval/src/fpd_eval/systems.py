@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fpd_core import Generator
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import Condition
 from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import Teacher
 from fpd_eval.cache import hash_json, hash_tensors
@@ -27,9 +27,11 @@ class System(Protocol):
     steps: int
     network_evaluations: int
     settings: dict[str, Any]
-    fingerprint: str
 
-    def images(self, condition: ClassCondition, *, seed: int) -> Tensor:
+    @property
+    def fingerprint(self) -> str: ...
+
+    def images(self, condition: Condition, *, seed: int) -> Tensor:
         """[B, 3, H, W] in [0, 1], a function of the condition and the seed alone."""
         ...
 
@@ -49,7 +51,7 @@ class TeacherSystem:
     def __init__(self, teacher: Teacher, *, steps: int, sampler: Sampler, guidance_scale: float) -> None:
         if not 1 <= steps <= teacher.seq_len:
             raise ValueError(f"steps must be between 1 and {teacher.seq_len}, the teacher's tokens; got {steps}")
-        self.name, self.steps = "teacher", steps
+        self.name, self.steps, self.num_classes = "teacher", steps, teacher.num_classes
         options = teacher.sampler.model_copy(update={"guidance_scale": guidance_scale})
         self.network_evaluations = network_evaluations(steps, options)
         self._teacher, self._sampler, self._guidance_scale = teacher, sampler, guidance_scale
@@ -57,9 +59,9 @@ class TeacherSystem:
         self.fingerprint = hash_json(["teacher", hash_tensors(teacher.state_dict()), steps, self.settings])
 
     @torch.no_grad()
-    def images(self, condition: ClassCondition, *, seed: int) -> Tensor:
+    def images(self, condition: Condition, *, seed: int) -> Tensor:
         device = self._teacher.device
-        condition = condition.to(device)
+        condition = self._teacher.condition(condition).to(device)
         tokens = sample(
             self._teacher,
             condition,
@@ -78,9 +80,10 @@ class StudentSystem:
 
     def __init__(self, name: str, generator: Generator, *, role: Role = "student") -> None:
         self.name, self.role, self._generator = name, role, generator
+        self.num_classes = generator.model.num_classes
         self.settings = generator.generation.model_dump(mode="json")
         self.fingerprint = hash_json(["one step", hash_tensors(generator.model.state_dict()), self.settings])
 
     @torch.no_grad()
-    def images(self, condition: ClassCondition, *, seed: int) -> Tensor:
-        return self._generator.generate(condition.labels, seed=seed)
+    def images(self, condition: Condition, *, seed: int) -> Tensor:
+        return self._generator.generate(condition, seed=seed)

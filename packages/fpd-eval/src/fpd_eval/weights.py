@@ -93,7 +93,7 @@ def locate(name: str, override: Path | None = None) -> Path:
     weight = EVAL_WEIGHTS[name]
     path = override or weight.local
     if not path.exists():
-        raise CheckpointError(f"{path} does not exist: it is {weight.what}, published as {weight.published}")
+        raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")
     return path
 
 

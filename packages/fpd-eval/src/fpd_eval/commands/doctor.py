@@ -1,0 +1,53 @@
+"""`fpd-eval doctor`: which metrics can run with the weights at hand."""
+
+from typing import Annotated, Any
+
+import typer
+
+from fpd_eval.usage import user_errors
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON and nothing else.")] = False,
+) -> None:
+    """List which metrics can run with the weight files at hand, and where missing ones are published and belong."""
+    with user_errors():
+        import json
+
+        from fpd_eval.weights import EVAL_WEIGHTS
+
+        records: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "metrics": list(weight.metrics),
+                "what": weight.what,
+                "published": weight.published,
+                "place": str(weight.local),
+                "present": weight.is_present,
+                "note": weight.note,
+            }
+            for name, weight in EVAL_WEIGHTS.items()
+        ]
+        if as_json:
+            print(json.dumps(records, indent=2))
+            return
+        _show(records)
+
+
+def _show(records: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    for record in records:
+        mark, colour = ("ready  ", "green") if record["present"] else ("missing", "yellow")
+        console.print(Text.assemble((mark, colour), "  ", ("; ".join(record["metrics"]), "bold")), soft_wrap=True)
+        lines = [record["what"], record["place"]]
+        if not record["present"]:
+            lines[1] = f"put it at {record['place']}"
+            lines.append(f"published as {record['published']}")
+        for line in (*lines, record["note"]):
+            if line:
+                console.print(Text(f"         {line}"), soft_wrap=True)
+    missing = sum(not record["present"] for record in records)
+    console.print(f"{len(records) - missing} of {len(records)} weight files are here")

@@ -1,0 +1,184 @@
+"""`fpd-eval metrics`: FID, IS, precision and recall, KID, FDD of a generator or of images, by a named protocol."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fpd_eval.usage import given, user_errors
+
+if TYPE_CHECKING:
+    import torch
+
+    from fpd_eval.distribution import MetricResult
+    from fpd_eval.image_sets import ImageSet
+    from fpd_eval.presets import MetricProtocol
+    from fpd_eval.system_kinds import SystemKind
+    from fpd_eval.systems import System
+
+
+def metrics(
+    protocol: Annotated[str, typer.Option(help="dimo, adm, clean, fdd or small; see docs/evaluation.md.")],
+    ckpt: Annotated[Path | None, typer.Option(metavar="DIR", help="Student folder to generate with.")] = None,
+    system: Annotated[Path | None, typer.Option(metavar="JSON", help="System file to generate with.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="Teacher family or weight folder to generate with.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Of the teacher.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; by default its family's.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Measure these instead: a folder, or an .npz with arr_0.")] = None,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="mu/sigma .npz, images .npz or image folder; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="fid, sfid, is, prc, kid or fdd instead of all; may be repeated.")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(help="Instead of the protocol's number.")] = None,
+    num_reference: Annotated[int | None, typer.Option(help="Instead of the protocol's number.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
+    generate_batch: Annotated[int | None, typer.Option(help="Images per generator call; part of the protocol.")] = None,
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per call of a feature network.")] = "auto",
+    weights: Annotated[
+        list[str] | None, typer.Option(metavar="EXTRACTOR=PATH", help="Weight file elsewhere; may be repeated.")
+    ] = None,
+    save_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the images as PNG files.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda (one GPU per rank) or cuda:N.")] = "cpu",
+    cache_dir: Annotated[
+        Path, typer.Option(help="Where features and numbers are kept; one folder for all ranks.")
+    ] = Path(".cache/fpd-eval"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+) -> None:
+    """Measure a student, a teacher or images by a named protocol. Killed runs continue; `torchrun` shares the work."""
+    with user_errors():
+        from rich.console import Console
+
+        from fpd_eval.cache import Cache
+        from fpd_eval.distribution import Place, feasible, measure_images
+        from fpd_eval.image_files import saved_images
+        from fpd_eval.machine import usable_device
+        from fpd_eval.presets import MetricProtocol, protocol_called
+        from fpd_eval.progress import bars, silent
+        from fpd_eval.ranks import joined, local_device
+        from fpd_eval.references import open_reference
+
+        chosen = given(
+            MetricProtocol,
+            **protocol_called(protocol).model_dump()
+            | _present(
+                num_images=num_images,
+                num_reference=num_reference,
+                seed=seed,
+                batch_size=generate_batch,
+                metrics=only or None,
+            ),
+        )
+        with joined() as ranks:
+            where = local_device(usable_device(device))
+            shown = reference or ([chosen.reference] if chosen.reference else [])
+            against = open_reference(shown, chosen.batch_size)
+            names, lacks = feasible(chosen, against)
+            if lacks and (only or not names):
+                raise ValueError(lacks[0])
+            track = bars(Console(stderr=True)) if ranks.is_main else silent
+            place = Place(Cache(cache_dir), where, track, ranks, _batch_size(batch_size), _weight_paths(weights or []))
+            kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
+            generator, measured = _source(chosen, kinds, images, where)
+            if save_images is not None:
+                measured = saved_images(measured, save_images, track, ranks)
+            found = measure_images(measured, against, chosen, names, place, system=_record(generator))
+        if found is not None:
+            left_out = tuple(f"left out: {lack}" for lack in lacks)
+            _show(found.model_copy(update={"warnings": (*left_out, *found.warnings)}), as_json=as_json)
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"--batch-size is auto or a positive number, got {text!r}")
+
+
+def _weight_paths(arguments: list[str]) -> dict[str, Path]:
+    from fpd_core.config import nearest
+    from fpd_eval.extractors import EXTRACTORS
+
+    found = {}
+    for argument in arguments:
+        name, separator, path = argument.partition("=")
+        if not separator:
+            raise ValueError(f"--weights is EXTRACTOR=PATH, got {argument!r}")
+        if name not in EXTRACTORS:
+            raise nearest(name, list(EXTRACTORS), "extractor")
+        found[name] = Path(path)
+    return found
+
+
+def _kinds(ckpt: Path | None, system: Path | None, teacher: str | None, **options: Any) -> "list[SystemKind]":
+    """Every system that the options name."""
+    from fpd_eval.system_kinds import read_system
+    from fpd_eval.system_kinds.student import StudentKind
+    from fpd_eval.system_kinds.teacher import TeacherKind
+
+    kinds: list[SystemKind] = []
+    if ckpt is not None:
+        kinds.append(StudentKind(name="student", folder=ckpt))
+    if system is not None:
+        kinds.append(read_system(system))
+    if teacher is not None:
+        kinds.append(given(TeacherKind, name="teacher", teacher=teacher, **options))
+    elif _present(**options):
+        raise ValueError("--steps, --sampler and --guidance-scale belong to --teacher")
+    return kinds
+
+
+def _source(
+    protocol: "MetricProtocol", kinds: "list[SystemKind]", images: Path | None, device: "torch.device"
+) -> "tuple[System | None, ImageSet]":
+    """The system, None where ready images are measured, and its images."""
+    from fpd_eval.image_files import open_images
+    from fpd_eval.image_sets import Plan, generated_images
+    from fpd_eval.systems import StudentSystem, TeacherSystem
+
+    if len(kinds) + (images is not None) != 1:
+        raise ValueError("name what to measure with exactly one of --ckpt, --teacher, --system and --images")
+    if images is not None:
+        return None, open_images(images, protocol.batch_size)
+    system = kinds[0].load(device)
+    if not isinstance(system, StudentSystem | TeacherSystem) or system.num_classes is None:
+        raise ValueError(f"{system.name} makes no images of classes; generate them first and measure with --images")
+    plan = given(
+        Plan,
+        num_images=protocol.num_images,
+        num_classes=system.num_classes,
+        batch_size=protocol.batch_size,
+        seed=protocol.seed,
+        rounding=protocol.rounding,
+    )
+    return system, generated_images(system, plan)
+
+
+def _record(system: "System | None") -> dict[str, Any]:
+    return {} if system is None else {"name": system.name, "steps": system.steps, **system.settings}
+
+
+def _show(result: "MetricResult", *, as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if as_json:
+        print(result.model_dump_json(indent=2))
+        return
+    console = Console()
+    protocol = result.protocol
+    table = Table("metric", "value", title=f"{result.images}: protocol {protocol.name}", title_justify="left")
+    for name, value in result.values.items():
+        table.add_row(name, f"{value:.6g}")
+    console.print(table)
+    against = f"against {result.reference}" if result.reference else "without reference"
+    console.print(f"{result.num_images} images {against}; follows {protocol.source}", markup=False, highlight=False)
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
