@@ -15,9 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import CheckpointError
+from fpd_core.checkpoints import CheckpointError, read_config
 from fpd_eval.cache import hash_tensors
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
@@ -187,20 +188,20 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _load(folder: Path) -> nn.Module:
-    from transformers import Mask2FormerForUniversalSegmentation
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
+    # Without the file the library would answer with a default network.
+    classes = Mask2FormerConfig.from_dict(read_config(folder)).num_labels
+    if classes != len(CLASSES):
+        raise CheckpointError(f"{folder} knows {classes} classes, not the {len(CLASSES)} of COCO instances")
     open_pretrained: Any = Mask2FormerForUniversalSegmentation.from_pretrained
     try:
         model, report = open_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} holds no Mask2Former: {error}") from None
-    absent = [*report["missing_keys"], *report["mismatched_keys"]]
+    network: nn.Module = model
+    # The library fills what is missing with random numbers; buffers it knows how to compute.
+    absent = sorted(dict(network.named_parameters()).keys() & set(report["missing_keys"]))
     if absent:
         raise CheckpointError(f"{folder} does not fit Mask2Former: {len(absent)} weights missing ({absent[0]}, ...)")
-    if model.config.num_labels != len(CLASSES):
-        raise CheckpointError(
-            f"{folder} knows {model.config.num_labels} classes, not the {len(CLASSES)} of COCO instances; fetch "
-            "mask2former-swin-small-coco-instance"
-        )
-    network: nn.Module = model
     return network
