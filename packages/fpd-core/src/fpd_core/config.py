@@ -31,6 +31,9 @@ def explain(error: ValidationError, source: str) -> ConfigError:
     lines = []
     for problem in error.errors():
         place = ".".join(str(part) for part in problem["loc"]) or "top level"
+        if problem["type"] == "union_tag_not_found":
+            lines.append(f"{source}: {place}: this section needs a 'name' that says which kind it is")
+            continue
         value = problem["input"]
         found = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
         lines.append(f"{source}: {place}: {problem['msg'].removeprefix('Value error, ')}{found}")

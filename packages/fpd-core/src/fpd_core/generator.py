@@ -46,6 +46,11 @@ class Generator:
     def init_mask_ratio(self) -> float:
         return self.generation.init_mask_ratio
 
+    def at_temperature(self, temperature: float) -> "Generator":
+        """The same networks, sampled at another temperature."""
+        generation = self.generation.model_copy(update={"temperature": temperature})
+        return Generator(self.model, generation, self.teacher_config)
+
     def to(self, device: torch.device | str) -> "Generator":
         """Moves the weights; returns self."""
         self.model.to(device)

@@ -35,6 +35,12 @@ ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such a
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. --set optimizer.lr=3e-4.")
 ]
+SyntheticOption = Annotated[
+    bool,
+    typer.Option(
+        "--synthetic-weights", help="Fill the full-size public networks by formula, to prove and profile the path."
+    ),
+]
 
 
 @app.command("run")
@@ -42,6 +48,7 @@ SetOption = Annotated[
 def run_command(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006
+    synthetic_weights: SyntheticOption = False,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = -1,
 ) -> None:
     """Train what a config describes: a student, or the tokenizer, teacher or classifier it needs.
@@ -53,7 +60,7 @@ def run_command(
     from fpd_train.trainer import run
 
     del local_rank  # appended by the deepspeed launcher; the environment says the same
-    run(load_config(config, set_), command=_command_line())
+    run(load_config(config, _with_weights(set_, synthetic_weights)), command=_command_line())
 
 
 @app.command("schema")
@@ -68,6 +75,7 @@ def schema_command() -> None:
 def bench_command(
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006
+    synthetic_weights: SyntheticOption = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed calls per component; the median counts.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
@@ -75,7 +83,7 @@ def bench_command(
     from fpd_train.bench import bench, show
     from fpd_train.config import load_config
 
-    loaded = load_config(config, set_)
+    loaded = load_config(config, _with_weights(set_, synthetic_weights))
     show(bench(loaded, repeats), loaded, as_json=as_json)
 
 
@@ -112,6 +120,11 @@ def shards_captions(
 
 def _wrote(folder: Path, sizes: dict[str, int]) -> None:
     print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
+
+
+def _with_weights(overrides: list[str], synthetic: bool) -> list[str]:
+    sections = ("method.teacher", "method.lift.backbone") if synthetic else ()
+    return [*overrides, *(f"{section}.weights=synthetic" for section in sections)]
 
 
 def _command_line() -> str:
