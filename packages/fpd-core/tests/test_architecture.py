@@ -16,6 +16,7 @@ LAYERS = [
     {"config", "schedules", "masking", "ste", "drift", "conditioning", "checkpoints", "idx", "weights", "containers"},
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
+    {"generate_cli"},
 ]
 
 

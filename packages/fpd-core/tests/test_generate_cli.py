@@ -1,4 +1,4 @@
-"""`fpd-generate` as a user calls it: pictures, a grid, a record of what each shows, and a sentence for every mistake."""
+"""`fpd-generate` as a user calls it: pictures, a grid, a record of what each shows, a sentence for every mistake."""
 
 import json
 import subprocess
