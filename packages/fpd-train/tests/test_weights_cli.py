@@ -53,7 +53,7 @@ class Hub(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             end = len(CONTENT)
-            if kind.fails_once_after is not None:
+            if kind.fails_once_after is not None and "/resolve/" in self.path:
                 end, kind.fails_once_after = kind.fails_once_after, None
             self.wfile.write(CONTENT[start:end])
 
