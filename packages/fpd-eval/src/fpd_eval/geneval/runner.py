@@ -35,7 +35,8 @@ from fpd_eval.progress import Track, silent
 from fpd_eval.ranks import ALONE, Ranks
 
 GENERATION = "generation.json"
-CONFIDENT = 0.9
+# A working detector is sure of something in so many images (djghosh13/geneval, issue 15: some GPUs saw nothing).
+CONFIDENT, ENOUGH_IMAGES = 0.9, 32
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def detect(samples: Sequence[Sample], store: DetectionFolder, judges: Judges) ->
                 store.write(sample, colored(sample, found, judges), hash_file(sample.path))
                 best = max([best, *(box.score for boxes in found.values() for box in boxes)])
             advance(len(batch))
-    if best < CONFIDENT:
+    if best < CONFIDENT and len(waiting) >= ENOUGH_IMAGES:
         warnings.warn(
             f"no object in {len(waiting)} images scores {CONFIDENT} or more (best {best:.2f}): try the detector on "
             "a few photographs before believing these numbers",
