@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpd_eval.commands.doctor import doctor
+from fpd_eval.commands.geneval import geneval
 from fpd_eval.commands.metrics import metrics
 from fpd_eval.usage import given, user_errors
 
@@ -29,6 +30,7 @@ NEGATIVE = re.compile(r"-\d")
 
 app.command()(metrics)
 app.command()(doctor)
+app.command()(geneval)
 
 
 @app.command()
