@@ -10,7 +10,8 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import ConfigError
-from fpd_core.networks.clip_text import ClipText, ClipTextConfig, load_clip_text
+from fpd_core.containers import load_public
+from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 
 CONFIG = ClipTextConfig(width=16, depth=3, num_heads=2, projection_width=12)
 
@@ -43,7 +44,9 @@ def ours(tmp_path):
     def load(model, config=CONFIG):
         image_tower = {"vision_model.x.weight": torch.zeros(1), "logit_scale": torch.zeros(())}
         save_file(model.state_dict() | image_tower, tmp_path / "model.safetensors")
-        return load_clip_text(tmp_path / "model.safetensors", config)
+        network = ClipText(config).eval()
+        load_public(network, tmp_path / "model.safetensors")
+        return network
 
     return load
 
@@ -73,8 +76,9 @@ def test_the_activation_cannot_be_seen_in_the_weights(ours):
 def test_open_clip_files_load_too(tmp_path):
     network = ClipText(CONFIG)
     save_file(network.state_dict() | {"visual.proj": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
-    loaded = load_clip_text(tmp_path / "open_clip_model.safetensors", CONFIG).state_dict()
-    assert all(torch.equal(value, loaded[key]) for key, value in network.state_dict().items())
+    loaded = ClipText(CONFIG)
+    load_public(loaded, tmp_path / "open_clip_model.safetensors")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("change", ["unknown", "missing"])
@@ -84,7 +88,7 @@ def test_a_key_that_does_not_fit_is_named(tmp_path, change):
     state = state | {f"{key}.new": torch.zeros(1)} if change == "unknown" else {k: state[k] for k in state if k != key}
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"layers\.1\.self_attn|resblocks\.1\.attn\.in_proj_weight"):
-        load_clip_text(tmp_path / "model.safetensors", CONFIG)
+        load_public(ClipText(CONFIG), tmp_path / "model.safetensors")
 
 
 def test_captions_become_byte_pairs_between_start_and_end():

@@ -69,6 +69,16 @@ class HasIgnoredKeys(Protocol):
     IGNORED_PREFIXES: ClassVar[tuple[str, ...]]
 
 
+@runtime_checkable
+class HasOtherNames(Protocol):
+    """A network published in several namings."""
+
+    @staticmethod
+    def rename_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict of any of the namings in the network's own; keys it does not know stay as they are."""
+        ...
+
+
 def load_public(module: nn.Module, path: Path) -> None:
     """Load a published file into `module`; every tensor of the module must be there and nothing else.
 
@@ -79,6 +89,8 @@ def load_public(module: nn.Module, path: Path) -> None:
         CheckpointError: absent, damaged or another network's; names the keys and the likely cause.
     """
     state = read_public(path)
+    if isinstance(module, HasOtherNames):
+        state = module.rename_public(state)
     if isinstance(module, HasIgnoredKeys):
         state = {key: value for key, value in state.items() if not key.startswith(module.IGNORED_PREFIXES)}
     if isinstance(module, HasAliases):

@@ -4,14 +4,12 @@ State-dict keys are open_clip's for the text tower of OpenAI's ViT-L/14-336.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fpd_core.config import Config, ConfigError
-from fpd_core.containers import load_state, read_public
 
 START_TOKEN, END_TOKEN = 49406, 49407
 
@@ -109,19 +107,6 @@ class ClipText(nn.Module):
         for key, value in state.items():
             renamed.update(_renamed(key, value, state) if is_transformers else {key: value})
         return renamed
-
-
-def load_clip_text(path: Path, config: ClipTextConfig) -> ClipText:
-    """The text tower out of a published file in open_clip's or transformers' naming, frozen and in eval mode.
-
-    Raises:
-        CheckpointError: absent, damaged or another network's.
-    """
-    state = ClipText.rename_public(read_public(path))
-    network = ClipText(config)
-    wanted = {key: value for key, value in state.items() if not key.startswith(ClipText.IGNORED_PREFIXES)}
-    load_state(network, wanted, path)
-    return network.eval().requires_grad_(False)
 
 
 def _end_of(tokens: Tensor) -> Tensor:
