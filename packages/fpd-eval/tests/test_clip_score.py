@@ -14,6 +14,7 @@ from torchmetrics.functional.multimodal import clip_score
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from fpd_core.checkpoints import CheckpointError
+from fpd_eval.cli import main
 from fpd_eval.extractors import open_clip_towers
 from fpd_eval.extractors.open_clip_towers import clip_score_model, plain_tokens, prefixed_tokens
 from fpd_eval.extractors.transformers_clip import TransformersClip
@@ -178,3 +179,69 @@ def test_long_captions_are_cut_as_torchmetrics_cuts_them(folder):
 def test_a_folder_without_a_model_is_answered(tmp_path):
     with pytest.raises(CheckpointError, match="is no CLIP model of transformers"):
         TransformersClip(tmp_path, CPU)
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """Three captions and their images, called by COCO ids."""
+    images = tmp_path / "images"
+    images.mkdir()
+    keys = ["190236", "42", "179765"]
+    for seed, key in enumerate(keys):
+        random_image(seed, 60, 50).save(images / f"{key.zfill(12)}.png")
+    rows = [f'{key},"a caption, number {seed}"' for seed, key in enumerate(keys)]
+    (tmp_path / "captions.csv").write_text("\n".join(["image_id,text", *rows]) + "\n")
+    return images, tmp_path / "captions.csv"
+
+
+def run(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def test_the_command_pairs_images_and_captions_by_id(tiny, scene, capsys):
+    _, weights = tiny
+    images, captions = scene
+    arguments = ["clip-score", "--images", images, "--prompts", captions, "--weights", weights, "--json"]
+    assert run([*arguments, "--batch-size", 2]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = clip_score_model(weights, CPU)
+    shown = model.images([random_image(seed, 60, 50) for seed in range(3)])
+    said = model.texts([f"a caption, number {seed}" for seed in range(3)])
+    assert found["values"] == {"clip_score_vit_g": pytest.approx(clip_score_vit_g(shown, said), abs=1e-6)}
+    assert (found["num_images"], found["model"]) == (3, model.fingerprint)
+    assert run([*arguments, "--num-images", 1]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["values"]["clip_score_vit_g"] == pytest.approx(clip_score_vit_g(shown[:1], said[:1]), abs=1e-6)
+
+
+def test_the_command_scores_with_the_other_model(folder, scene, capsys):
+    images, captions = scene
+    arguments = ["--images", images, "--prompts", captions, "--weights", folder, "--model", "vit-l-14"]
+    assert run(["clip-score", *arguments]) == 0
+    shown = capsys.readouterr().out
+    assert "clip_score_vit_l" in shown
+    assert "torchmetrics" in shown
+
+
+def test_the_command_makes_missing_images_with_a_system(tiny, tmp_path, capsys, monkeypatch):
+    class Painter:
+        name, role, steps, network_evaluations, settings, fingerprint = "painter", "student", 1, 1, {}, "p"
+
+        def images(self, condition, *, seed):
+            return torch.full((len(condition), 3, 40, 40), 0.5)
+
+    monkeypatch.setattr("fpd_eval.system_kinds.student.StudentKind.load", lambda self, device: Painter())
+    (tmp_path / "a.json").write_text('{"kind": "student", "name": "painter", "folder": "x"}')
+    (tmp_path / "captions.txt").write_text("a\nb\nc\n")
+    arguments = ["--images", tmp_path / "made", "--prompts", tmp_path / "captions.txt", "--weights", tiny[1]]
+    assert run(["clip-score", *arguments, "--system", tmp_path / "a.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["num_images"] == 3
+    assert sorted(path.name for path in (tmp_path / "made").glob("*.png")) == ["0.png", "1.png", "2.png"]
+
+
+def test_mistakes_end_in_one_sentence(scene, capsys, tmp_path):
+    images, captions = scene
+    assert run(["clip-score", "--images", images, "--prompts", captions, "--weights", tmp_path / "none.bin"]) == 2
+    assert "none.bin does not exist; get open_clip ViT-g-14" in " ".join(capsys.readouterr().err.split())

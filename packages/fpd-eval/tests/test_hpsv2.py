@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fpd_core.checkpoints import CheckpointError
+from fpd_eval.cli import main
 from fpd_eval.extractors import open_clip_towers
 from fpd_eval.extractors.open_clip_towers import hps_model, plain_tokens
 from fpd_eval.metrics.hpsv2 import aggregate, hps_scores, one_version
@@ -103,3 +104,49 @@ def test_prompts_come_from_the_four_files(tmp_path):
     (tmp_path / "photo.json").unlink()
     with pytest.raises(ValueError, match=r"photo\.json does not exist: copy .* zhwang/HPDv2"):
         read_hps_prompts(tmp_path)
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Four styles of two prompts, and an image for each as the official folder has them."""
+    for number, style in enumerate(("anime", "concept-art", "paintings", "photo")):
+        (tmp_path / f"{style}.json").write_text(json.dumps([f"{style} one", f"{style} two"]))
+        (tmp_path / "images" / style).mkdir(parents=True)
+        for index in range(2):
+            pixels = np.random.default_rng([number, index]).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / style / f"{index:05d}.jpg")
+    return tmp_path
+
+
+def run(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code
+
+
+def test_the_command_scores_every_style(tiny, benchmark, capsys):
+    arguments = ["hps", "--images", benchmark / "images", "--prompts", benchmark, "--weights"]
+    weights = tiny[1] / "HPS_v2.1_compressed.pt"
+    assert run([*arguments, weights, "--version", "v2.1", "--json", "--batch-size", 1]) == 0
+    found = json.loads(capsys.readouterr().out)
+    model = hps_model("v2.1", weights, CPU)
+    image = Image.open(benchmark / "images" / "paintings" / "00001.jpg")
+    second = float(hps_scores(model.images([image]), model.texts(["paintings two"])))
+    image = Image.open(benchmark / "images" / "paintings" / "00000.jpg")
+    first = float(hps_scores(model.images([image]), model.texts(["paintings one"])))
+    assert found["values"]["hps_v2.1_paintings"] == pytest.approx((first + second) / 2, abs=1e-4)
+    assert len(found["values"]) == 5
+    assert found["num_images"] == 8
+    assert run([*arguments, weights, "--version", "v2.1"]) == 0
+    assert "hps_v2.1_average" in capsys.readouterr().out
+
+
+def test_the_command_refuses_an_incomplete_style_and_the_other_version(tiny, benchmark, capsys):
+    arguments = ["hps", "--images", benchmark / "images", "--prompts", benchmark]
+    old = tiny[1] / "HPS_v2_compressed.pt"
+    assert run([*arguments, "--weights", old, "--version", "v2.1"]) == 2
+    assert "different scales" in " ".join(capsys.readouterr().err.split())
+    (benchmark / "images" / "photo" / "00001.jpg").unlink()
+    assert run([*arguments, "--weights", old, "--version", "v2.0"]) == 2
+    assert "lacks 1 of 2 images" in " ".join(capsys.readouterr().err.split())
+    assert run(arguments) == 2

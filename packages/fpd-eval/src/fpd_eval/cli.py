@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands.clip_score import clip_score
 from fpd_eval.commands.doctor import doctor
 from fpd_eval.commands.geneval import geneval
+from fpd_eval.commands.hps import hps
 from fpd_eval.commands.metrics import metrics
 from fpd_eval.usage import given, user_errors
 
@@ -30,6 +32,8 @@ NEGATIVE = re.compile(r"-\d")
 
 app.command()(metrics)
 app.command()(doctor)
+app.command()(clip_score)
+app.command()(hps)
 app.command()(geneval)
 
 

@@ -28,18 +28,21 @@ def find_images(folder: Path) -> dict[str, Path]:
     return found
 
 
-def find_paired(folder: Path, keys: Sequence[str]) -> list[Path]:
+def find_paired(folder: Path, keys: Sequence[str], *, spare: Sequence[str] = ()) -> list[Path]:
     """The image of every key, in the order of `keys`. Leading zeros of numbers do not count: `7` is `00007.png`.
 
+    Args:
+        spare: keys whose images may be there and are not wanted.
+
     Raises:
-        ValueError: an image is missing, or the folder holds images that no key asks for.
+        ValueError: an image is missing, or the folder holds images that no key names.
     """
     images = {_normal(stem): path for stem, path in find_images(folder).items()}
     wanted = [_normal(key) for key in keys]
     missing = [key for key, normal in zip(keys, wanted, strict=True) if normal not in images]
     if missing:
         raise ValueError(f"{folder} lacks {len(missing)} of {len(keys)} images, first the one called {missing[0]!r}")
-    extra = sorted(images.keys() - set(wanted))
+    extra = sorted(images.keys() - {*wanted, *map(_normal, spare)})
     if extra:
         raise ValueError(f"{folder} holds {len(extra)} images without a caption, first {images[extra[0]].name}")
     return [images[key] for key in wanted]

@@ -82,6 +82,14 @@ PROTOCOLS: dict[str, MetricProtocol] = {
             density_coverage_k=5,
         ),
         MetricProtocol(
+            name="coco30k",
+            source="boomb0om/text2image-benchmark with MS-COCO_val2014_fid_stats.npz; Di[M]O table 8",
+            metrics=("fid",),
+            features="inception_coco",
+            num_images=30000,
+            statistics="file",
+        ),
+        MetricProtocol(
             name="fdd",
             source="layer6ai-labs/dgm-eval, encoder dinov2 vitl14",
             metrics=("fdd",),

@@ -78,6 +78,32 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "https://huggingface.co/timm/vit_large_patch14_clip_224.openai/resolve/main/open_clip_model.safetensors",
         WEIGHTS_FOLDER / "clip" / "vit_large_patch14_clip_224.openai.safetensors",
     ),
+    "clip_vitg14_laion2b": EvalWeight(
+        ("clip-score --model vit-g-14",),
+        "open_clip ViT-g-14, laion2b_s12b_b42k",
+        "https://huggingface.co/laion/CLIP-ViT-g-14-laion2B-s12B-b42K/resolve/main/open_clip_pytorch_model.bin",
+        WEIGHTS_FOLDER / "clip" / "vit_g_14_laion2b_s12b_b42k.bin",
+    ),
+    "clip_vitl14_transformers": EvalWeight(
+        ("clip-score --model vit-l-14",),
+        "CLIP ViT-L/14 for transformers: a folder with config.json, weights, tokenizer and image processor",
+        "https://huggingface.co/openai/clip-vit-large-patch14",
+        WEIGHTS_FOLDER / "clip" / "clip-vit-large-patch14",
+    ),
+    "hps_v2.0": EvalWeight(
+        ("hps --version v2.0",),
+        "human preference score v2.0",
+        "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2_compressed.pt",
+        WEIGHTS_FOLDER / "hps" / "HPS_v2_compressed.pt",
+        "Another scale than v2.1. The prompts are the folder `benchmark` of the data set zhwang/HPDv2.",
+    ),
+    "hps_v2.1": EvalWeight(
+        ("hps --version v2.1",),
+        "human preference score v2.1",
+        "https://huggingface.co/xswu/HPSv2/resolve/main/HPS_v2.1_compressed.pt",
+        WEIGHTS_FOLDER / "hps" / "HPS_v2.1_compressed.pt",
+        "Another scale than v2.0. The prompts are the folder `benchmark` of the data set zhwang/HPDv2.",
+    ),
 }
 
 

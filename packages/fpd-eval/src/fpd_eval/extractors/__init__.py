@@ -15,6 +15,7 @@ EXTRACTORS = {
     "inception_fidelity": "fpd_eval.extractors.inception:FidelityInception",
     "inception_tensorflow": "fpd_eval.extractors.inception:TensorflowInception",
     "inception_clean": "fpd_eval.extractors.inception:CleanInception",
+    "inception_coco": "fpd_eval.extractors.inception_coco:CocoInception",
     "dinov2_vitl14": "fpd_eval.extractors.dinov2:Dinov2Extractor",
 }
 
