@@ -7,7 +7,9 @@ import torch
 import torchvision
 from PIL import Image
 
+from fpd_eval.extractors import load_extractor
 from fpd_eval.extractors.inception_coco import CocoInception, coco_resize
+from fpd_eval.presets import protocol_called
 from fpd_eval.prompts import read_prompts
 
 
@@ -81,3 +83,9 @@ def test_unusable_captions_are_answered(tmp_path, text, message):
     (tmp_path / "captions.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_prompts(tmp_path / "captions.csv")
+
+
+def test_the_protocol_takes_these_features_and_a_statistics_file(weights):
+    protocol = protocol_called("coco30k")
+    assert isinstance(load_extractor(protocol.features, torch.device("cpu"), weights), CocoInception)
+    assert (protocol.metrics, protocol.num_images, protocol.statistics) == (("fid",), 30000, "file")
