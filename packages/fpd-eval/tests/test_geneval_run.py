@@ -16,7 +16,7 @@ from fpd_eval.geneval.detection_folder import DetectionFolder, StoredImage
 from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.layout import Sample, read_layout
 from fpd_eval.geneval.results import read_results
-from fpd_eval.geneval.runner import Judges, Painter, evaluate, generate
+from fpd_eval.geneval.runner import Judges, evaluate, generate
 
 SIZE = 16
 
@@ -71,22 +71,21 @@ def judges(networks, eyes):
     return Judges(detector=networks.open, colors=lambda: eyes)
 
 
-class FakeGenerator:
-    """The interface of a text-conditional student: prompts that begin with a bench are painted bright."""
+class FakeSystem:
+    """A text-conditional system; prompts with a bench have a bright first pixel."""
+
+    name, role, steps, network_evaluations, fingerprint = "fake", "student", 1, 1, "abc"
 
     def __init__(self, fail_after=None):
-        self.calls, self.fail_after = [], fail_after
+        self.settings, self.calls, self.fail_after = {"temperature": 1.0}, [], fail_after
 
-    def generate(self, prompts, seed=0):
+    def images(self, condition, *, seed):
         if self.fail_after is not None and len(self.calls) >= self.fail_after:
             raise KeyboardInterrupt
-        self.calls.append((tuple(prompts), seed))
-        noise = torch.rand(len(prompts), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
-        noise[:, :, 0, 0] = torch.tensor([[float("bench" in prompt)] for prompt in prompts])
+        self.calls.append((condition.prompts, seed))
+        noise = torch.rand(len(condition), 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+        noise[:, :, 0, 0] = torch.tensor([[float("bench" in prompt)] for prompt in condition.prompts])
         return noise
-
-    def painter(self):
-        return Painter({"system": "fake"}, lambda prompts, seed: self.generate(list(prompts), seed=seed))
 
 
 def write_images(root, records, bright, samples=1):
@@ -101,10 +100,10 @@ def write_images(root, records, bright, samples=1):
 
 
 def test_generation_writes_the_official_layout_with_one_seed_per_prompt(tmp_path):
-    generator = FakeGenerator()
-    generate(generator.painter(), tmp_path / "images", samples=2)
-    assert [call for call, _ in generator.calls] == [(record["prompt"],) * 2 for record in make_prompts()]
-    assert {seed for _, seed in generator.calls} == {42}
+    system = FakeSystem()
+    generate(system, tmp_path / "images", samples=2)
+    assert [call for call, _ in system.calls] == [(record["prompt"],) * 2 for record in make_prompts()]
+    assert {seed for _, seed in system.calls} == {42}
     folders = read_layout(tmp_path / "images")
     assert [folder.record for folder in folders] == make_prompts()
     assert [sample.path.name for sample in folders[552].samples] == ["00000.png", "00001.png"]
@@ -113,6 +112,9 @@ def test_generation_writes_the_official_layout_with_one_seed_per_prompt(tmp_path
     np.testing.assert_allclose(pixels[1:], expected[1:], atol=0.5001)
     assert json.loads((tmp_path / "images" / "generation.json").read_text()) == {
         "system": "fake",
+        "steps": 1,
+        "fingerprint": "abc",
+        "temperature": 1.0,
         "seed": 42,
         "samples": 2,
     }
@@ -120,17 +122,17 @@ def test_generation_writes_the_official_layout_with_one_seed_per_prompt(tmp_path
 
 def test_interrupted_generation_continues(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        generate(FakeGenerator(fail_after=500).painter(), tmp_path / "images", samples=1)
-    rest = FakeGenerator()
-    generate(rest.painter(), tmp_path / "images", samples=1)
+        generate(FakeSystem(fail_after=500), tmp_path / "images", samples=1)
+    rest = FakeSystem()
+    generate(rest, tmp_path / "images", samples=1)
     assert [call[0] for call, _ in rest.calls] == [record["prompt"] for record in make_prompts()[500:]]
 
 
 def test_another_system_or_seed_does_not_fill_the_same_folder(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        generate(FakeGenerator(fail_after=1).painter(), tmp_path / "images")
+        generate(FakeSystem(fail_after=1), tmp_path / "images")
     with pytest.raises(ValueError, match=r"was filled with seed 42, now it is 7"):
-        generate(FakeGenerator().painter(), tmp_path / "images", seed=7)
+        generate(FakeSystem(), tmp_path / "images", seed=7)
 
 
 @pytest.fixture

@@ -19,6 +19,9 @@ def geneval(
     ckpt: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Text-conditional student; it makes the images.")
     ] = None,
+    system: Annotated[
+        list[Path] | None, typer.Option(metavar="JSON", help="System file that makes images; may be repeated.")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images made elsewhere, as 00000/samples/00000.png.")
     ] = None,
@@ -60,6 +63,7 @@ def geneval(
         request = given(
             Request,
             ckpt=ckpt,
+            systems=system,
             images=images,
             steps=steps,
             sampler=sampler,

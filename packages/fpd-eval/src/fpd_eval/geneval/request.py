@@ -1,5 +1,6 @@
 """What `fpd-eval geneval` was asked for, and how it is done: images of every system, then their scores."""
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -7,16 +8,20 @@ from pathlib import Path
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from fpd_core.checkpoints import read_config
 from fpd_core.config import Config
 from fpd_core.sampling import Sampler
 from fpd_eval.geneval.colors import ClipColors
 from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.mask2former import Mask2FormerDetector
-from fpd_eval.geneval.painters import painters
 from fpd_eval.geneval.runner import Judges, Outcome, evaluate, generate
 from fpd_eval.machine import usable_device
 from fpd_eval.progress import Track, silent
 from fpd_eval.ranks import joined, local_device
+from fpd_eval.system_kinds import SystemKind, read_system
+from fpd_eval.system_kinds.student import StudentKind
+from fpd_eval.system_kinds.teacher import TeacherKind
+from fpd_eval.systems import StudentSystem, TeacherSystem
 from fpd_eval.weights import locate
 
 
@@ -24,6 +29,7 @@ class Request(Config):
     """One source of images, and how they are looked at."""
 
     ckpt: Path | None = Field(None, description="Student folder; makes the images.")
+    systems: tuple[Path, ...] = Field((), description="JSON files of other systems that make images.")
     images: Path | None = Field(None, description="Official layout, made elsewhere.")
     steps: tuple[PositiveInt, ...] = Field((), description="Also the student's teacher at these step counts.")
     sampler: Sampler | None = Field(None, description="Of the teacher.")
@@ -41,10 +47,12 @@ class Request(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Request":
-        if (self.ckpt is None) == (self.images is None):
-            raise ValueError("give either --ckpt, which makes the images, or --images")
-        if self.images is not None and (self.steps or self.sampler or self.guidance_scale is not None):
-            raise ValueError("--steps, --sampler and --guidance-scale belong to --ckpt; --images are made already")
+        if (self.ckpt is None and not self.systems) == (self.images is None):
+            raise ValueError("give either --ckpt or --system, which make the images, or --images")
+        if self.ckpt is None and self.steps:
+            raise ValueError("--steps are those of the teacher of --ckpt")
+        if not self.steps and (self.sampler or self.guidance_scale is not None):
+            raise ValueError("--sampler and --guidance-scale belong to --steps")
         if self.detections is not None and self.images is None:
             raise ValueError("--detections belong to --images: boxes of images still to be made cannot exist")
         return self
@@ -74,7 +82,7 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
             ranks=ranks,
         )
         outcomes = []
-        for name, images, out in _image_folders(request, device, judges):
+        for name, images, out in _image_folders(request, judges, device):
             outcome = evaluate(
                 images, out, judges, name=name, samples=request.samples, allow_partial=request.allow_partial
             )
@@ -82,22 +90,37 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
         return [(out, outcome) for out, outcome in outcomes if outcome is not None]
 
 
-def _image_folders(request: Request, device: torch.device, judges: Judges) -> Iterator[tuple[str, Path, Path]]:
+def _image_folders(request: Request, judges: Judges, device: torch.device) -> Iterator[tuple[str, Path, Path]]:
     """(name, images, result folder) of every system, its images made when its turn comes."""
     if request.images is not None:
         images = request.images.resolve()
         yield images.name, images, request.out or images.with_name(f"{images.name}-geneval")
         return
-    assert request.ckpt is not None
-    place = request.out or request.ckpt.resolve().parent / "geneval"
-    systems = painters(
-        request.ckpt,
-        teacher_steps=request.steps,
-        sampler=request.sampler or "confidence",
-        guidance_scale=request.guidance_scale,
-        device=device,
-    )
-    for name, painter in systems:
-        images = place / name / "images"
-        generate(painter, images, samples=request.samples, seed=request.seed, track=judges.track, ranks=judges.ranks)
-        yield name, images, place / name
+    beside = request.ckpt.resolve().parent if request.ckpt else Path()
+    for kind in _kinds(request):
+        place = (request.out or beside / "geneval") / re.sub(r"[^\w.-]+", "-", kind.name)
+        system = kind.load(device)
+        if isinstance(system, StudentSystem | TeacherSystem) and system.num_classes is not None:
+            raise ValueError(f"{kind.name} makes images of class labels; GenEval needs one that understands prompts")
+        images = place / "images"
+        generate(system, images, samples=request.samples, seed=request.seed, track=judges.track, ranks=judges.ranks)
+        yield kind.name, images, place
+
+
+def _kinds(request: Request) -> list[SystemKind]:
+    """The student, its teacher at each step count, the systems of JSON files."""
+    kinds: list[SystemKind] = []
+    if request.ckpt is not None:
+        kinds.append(StudentKind(name="student", folder=request.ckpt))
+        teacher = read_config(request.ckpt).get("teacher", {})
+        kinds += [
+            TeacherKind(
+                name=f"teacher-{steps}",
+                teacher=teacher,
+                steps=steps,
+                sampler=request.sampler or "confidence",
+                guidance_scale=request.guidance_scale,
+            )
+            for steps in sorted(set(request.steps))
+        ]
+    return kinds + [read_system(path) for path in request.systems]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from fpd_core.conditioning import PromptCondition
 from fpd_core.config import Config
 from fpd_eval.cache import hash_file
 from fpd_eval.geneval.detection_folder import DetectionFolder
@@ -33,22 +32,11 @@ from fpd_eval.geneval.scores import Scores, incomplete_message, missing_images, 
 from fpd_eval.image_sets import to_uint8
 from fpd_eval.progress import Track, silent
 from fpd_eval.ranks import ALONE, Ranks
+from fpd_eval.systems import System
 
 GENERATION = "generation.json"
 # A working detector is sure of something in so many images (djghosh13/geneval, issue 15: some GPUs saw nothing).
 CONFIDENT, ENOUGH_IMAGES = 0.9, 32
-
-
-@dataclass(frozen=True)
-class Painter:
-    """A text-conditional generator.
-
-    `identity` (JSON) decides the images for prompts and a seed. `paint` maps n prompts and a seed to images
-    [n, 3, H, W] in [0, 1].
-    """
-
-    identity: dict[str, Any]
-    paint: Callable[[Sequence[str], int], Tensor]
 
 
 class Outcome(Config):
@@ -80,7 +68,7 @@ class Judges:
 
 
 def generate(
-    painter: Painter,
+    system: System,
     folder: Path,
     *,
     samples: int = 4,
@@ -95,13 +83,14 @@ def generate(
     Raises:
         ValueError: the folder holds images of another system, seed or count; or the system makes NaN.
     """
-    claim(folder / GENERATION, {**painter.identity, "seed": seed, "samples": samples})
+    made_by = {"system": system.name, "steps": system.steps, "fingerprint": system.fingerprint, **system.settings}
+    claim(folder / GENERATION, {**made_by, "seed": seed, "samples": samples})
     records = ranks.share(list(enumerate(make_prompts())))
-    with track(f"images of {folder.parent.name}", len(records)) as advance:
+    with track(f"images of {system.name}", len(records)) as advance:
         for number, record in records:
             place = folder / f"{number:05d}"
             if not all((place / SAMPLES / f"{index:05d}.png").exists() for index in range(samples)):
-                images = to_uint8(painter.paint([record["prompt"]] * samples, seed))
+                images = to_uint8(system.images(PromptCondition((record["prompt"],) * samples), seed=seed))
                 write_record(place, record)
                 write_images(place, list(images.permute(0, 2, 3, 1).numpy()))
             advance(1)
