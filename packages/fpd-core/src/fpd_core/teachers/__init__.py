@@ -1,7 +1,7 @@
 """Generator families. A new one is one file and one line in `TEACHERS`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field, ValidationError
 
@@ -10,19 +10,22 @@ from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
 from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig
 from fpd_core.teachers.maskgit import MaskGitTeacher, MaskGitTeacherConfig
 from fpd_core.teachers.meissonic import MeissonicTeacher, MeissonicTeacherConfig
-from fpd_core.teachers.teacher import SamplerConfig, Teacher
+from fpd_core.teachers.teacher import SamplerConfig, Teacher, TeacherConfig
 
-TEACHERS: dict[str, tuple[type[Any], type[Any]]] = {
+TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
     "fashion": (FashionConfig, FashionTeacher),
     "maskgit": (MaskGitTeacherConfig, MaskGitTeacher),
     "maskgen": (MaskGenTeacherConfig, MaskGenTeacher),
     "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),
 }
-TeacherConfig = Annotated[
-    FashionConfig | MaskGitTeacherConfig | MaskGenTeacherConfig | MeissonicTeacherConfig, Field(discriminator="name")
-]
 
-__all__ = ["TEACHERS", "SamplerConfig", "Teacher", "TeacherConfig", "load_teacher", "rebuild"]
+if TYPE_CHECKING:
+    AnyTeacherConfig = TeacherConfig
+else:
+    # The union of all sections, so that configs and the JSON schema know every family and its keys.
+    AnyTeacherConfig = Annotated[Union[tuple(section for section, _ in TEACHERS.values())], Field(discriminator="name")]  # noqa: UP007
+
+__all__ = ["TEACHERS", "AnyTeacherConfig", "SamplerConfig", "Teacher", "TeacherConfig", "load_teacher", "rebuild"]
 
 
 def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
@@ -40,17 +43,15 @@ def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
             config = section.model_validate(dict(config))
         except ValidationError as error:
             raise explain(error, "teacher") from None
-    teacher: Teacher = _family(config.name)[1].load(config)
-    return teacher
+    return _family(config.name)[1].load(config)
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Teacher:
     """Untrained modules of the family that wrote `architecture`. Raises ConfigError: unknown family."""
-    teacher: Teacher = _family(str(architecture.get("name")))[1].from_architecture(architecture)
-    return teacher
+    return _family(str(architecture.get("name")))[1].from_architecture(architecture)
 
 
-def _family(name: str) -> tuple[type[Any], type[Any]]:
+def _family(name: str) -> tuple[type[TeacherConfig], type[Teacher]]:
     if name not in TEACHERS:
         raise nearest(name, list(TEACHERS), "teacher")
     return TEACHERS[name]

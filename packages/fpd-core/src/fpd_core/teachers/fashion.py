@@ -9,12 +9,10 @@ from torch import Tensor
 
 from fpd_core.checkpoints import load_strict, read_config, read_weights
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
-from fpd_core.teachers.teacher import SamplerConfig
-from fpd_core.weights import RequiredFile
+from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 
 IMAGE_SIZE = 32
 CLASSES = (
@@ -23,15 +21,11 @@ CLASSES = (
 )
 
 
-class FashionConfig(Config):
+class FashionConfig(TeacherConfig):
     """Where the trained teacher lies."""
 
     name: Literal["fashion"] = "fashion"
     path: Path = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
-
-    def required_files(self) -> list[RequiredFile]:
-        """Published files this teacher needs: none, it is bundled."""
-        return []
 
 
 class FashionTeacher(ClassConditionalTeacher):

@@ -9,20 +9,19 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition, TextCondition
-from fpd_core.config import Config
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
-from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 from fpd_core.teachers.text_conditional import TextConditionalTeacher
 from fpd_core.weights import RequiredFile, require, weight_file
 
 TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("transformer", "tokenizer", "text_encoder"))
 
 
-class MaskGenTeacherConfig(Config):
+class MaskGenTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgen` fetches them."""
 
     name: Literal["maskgen"] = "maskgen"

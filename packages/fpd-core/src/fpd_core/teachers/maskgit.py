@@ -8,19 +8,18 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config
 from fpd_core.containers import load_public
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
-from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 from fpd_core.weights import RequiredFile, require, weight_file
 
 TRANSFORMER, TOKENIZER = weight_file("maskgit", "transformer"), weight_file("maskgit", "tokenizer")
 
 
-class MaskGitTeacherConfig(Config):
+class MaskGitTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgit` fetches them."""
 
     name: Literal["maskgit"] = "maskgit"

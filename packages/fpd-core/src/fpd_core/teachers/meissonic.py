@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -11,16 +11,13 @@ from torch import Tensor
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, TextCondition
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import ConfigError
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import END_TOKEN, ClipText, ClipTextConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
-from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 from fpd_core.teachers.text_conditional import TextConditionalTeacher
 from fpd_core.weights import RequiredFile, require, weight_file
-
-if TYPE_CHECKING:
-    from diffusers import VQModel
 
 TRANSFORMER, TOKENIZER, TOKENIZER_CONFIG, TEXT = (
     weight_file("meissonic", role) for role in ("transformer", "tokenizer", "tokenizer_config", "text_encoder")
@@ -29,7 +26,7 @@ VIT_H_14 = ClipTextConfig(width=1024, depth=24, num_heads=16, projection_width=1
 AESTHETIC_SCORE = 6.0
 
 
-class MeissonicTeacherConfig(Config):
+class MeissonicTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull meissonic` fetches them."""
 
     name: Literal["meissonic"] = "meissonic"
@@ -49,8 +46,8 @@ class MeissonicTeacherConfig(Config):
         ]
 
 
-def vq_model(config: Mapping[str, Any]) -> "VQModel":
-    """diffusers' VQModel of a `vqvae/config.json`.
+def vq_model(config: Mapping[str, Any]) -> Any:
+    """diffusers' VQModel of a `vqvae/config.json`; its annotations hide that it is a module.
 
     Raises:
         ConfigError: diffusers is not installed.
@@ -59,14 +56,14 @@ def vq_model(config: Mapping[str, Any]) -> "VQModel":
         from diffusers import VQModel
     except ModuleNotFoundError:
         raise ConfigError("Meissonic's tokenizer needs diffusers: pip install 'fpd-core[meissonic]'") from None
-    model: VQModel = VQModel.from_config({k: v for k, v in config.items() if not k.startswith("_")})
-    return model
+    build: Callable[..., Any] = VQModel
+    return build(**{k: v for k, v in config.items() if not k.startswith("_")})
 
 
 class MeissonicTeacher(TextConditionalTeacher):
     """4096 tokens of 8192 codes, images [B, 3, 1024, 1024]."""
 
-    def __init__(self, network: Meissonic, tokenizer: "VQModel", text: ClipText) -> None:
+    def __init__(self, network: Meissonic, tokenizer: Any, text: ClipText) -> None:
         super().__init__()
         self.network, self.tokenizer, self.text = network, tokenizer, text
         self.mask_id, self.seq_len = network.config.mask_id, network.config.seq_len

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field
@@ -12,6 +12,17 @@ from torch import Tensor, nn
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config
 from fpd_core.schedules import RevealRule, Schedule, progress_at
+from fpd_core.weights import RequiredFile
+
+
+class TeacherConfig(Config):
+    """Base of a family's config section: which family, and where its weights lie."""
+
+    name: str
+
+    def required_files(self) -> list[RequiredFile]:
+        """Published files that loading opens; empty for a family whose weights are not published by others."""
+        return []
 
 
 class SamplerConfig(Config):
@@ -91,9 +102,14 @@ class Teacher(nn.Module, ABC):
     def device(self) -> torch.device:
         return self.codebook.device
 
-    def train(self, mode: bool = True) -> "Teacher":
+    def train(self, mode: bool = True) -> Self:
         """Frozen networks stay in eval mode whatever a parent module does."""
         return super().train(False)
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: Any) -> Self:
+        """The trained teacher of a config section. Raises CheckpointError: a file is absent, damaged or another's."""
 
     @abstractmethod
     def condition(self, wanted: Any) -> Condition:
@@ -137,7 +153,7 @@ class Teacher(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_architecture(cls, architecture: Mapping[str, Any]) -> "Teacher":
+    def from_architecture(cls, architecture: Mapping[str, Any]) -> Self:
         """Modules with untrained weights, for loading a state dict."""
 
     def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:

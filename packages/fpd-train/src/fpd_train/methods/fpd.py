@@ -13,7 +13,7 @@ from fpd_core.config import Config, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
-from fpd_core.teachers import TeacherConfig, load_teacher
+from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
@@ -32,7 +32,7 @@ class FpdConfig(Config):
     """Fixed-Point Distillation (arXiv 2605.21484)."""
 
     name: Literal["fpd"] = "fpd"
-    teacher: TeacherConfig = FashionConfig()
+    teacher: AnyTeacherConfig = FashionConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     lift: LiftConfig = LiftConfig()
     drafts_per_condition: int = Field(1, gt=0, description="Images per condition in a batch; 1 as in the paper.")

@@ -92,7 +92,7 @@ class MaskedModelMethod:
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
         teacher = self._teacher(averaged["teacher"])
-        condition = teacher.condition(torch.arange(teacher.num_classes).repeat(GRID_ROWS))
+        condition = teacher.condition(torch.arange(teacher.classes).repeat(GRID_ROWS))
         tokens = sample(teacher, condition, GRID_STEPS, generator=generator)
         return teacher.decode(teacher.codebook[tokens], condition)
 
