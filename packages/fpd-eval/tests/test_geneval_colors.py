@@ -64,7 +64,7 @@ def test_a_mask_must_fit_the_image(image, mask):
 
 def test_colors_follow_the_rule(tiny_clip, image):
     objects = found((2, 3, 20, 28), (10, 0, 40, 12), (25, 15, 33, 30))
-    classify = ClipColors(tiny_clip, image_size=16, model_name="ViT-B-32", batch_size=2)
+    classify = ClipColors(tiny_clip, model_name="ViT-B-32", batch_size=2)
     answers = []
     for box in objects:
         masked = np.where(box.mask[..., None], np.array(image), 153).astype(np.uint8)
@@ -89,7 +89,7 @@ def test_colors_follow_the_rule(tiny_clip, image):
 
 
 def test_texts_of_a_class_are_encoded_once(tiny_clip, image, monkeypatch):
-    classify = ClipColors(tiny_clip, image_size=16, model_name="ViT-B-32")
+    classify = ClipColors(tiny_clip, model_name="ViT-B-32")
     calls, encode = [], tiny_clip.encode_text
     monkeypatch.setattr(tiny_clip, "encode_text", lambda tokens: calls.append(len(tokens)) or encode(tokens))
     for name in ("car", "dog", "car"):

@@ -28,7 +28,7 @@ class ClipColors:
     """Zero-shot colours (GenEval, with `clip_benchmark`'s averaging of templates).
 
     Args:
-        model: open_clip's CLIP; its image size and tokenizer go with it.
+        model: open_clip's CLIP, with the tokenizer of `model_name`.
         batch_size: crops per forward pass.
     """
 
@@ -36,7 +36,6 @@ class ClipColors:
         self,
         model: CLIP,
         *,
-        image_size: int = 224,
         model_name: str = MODEL,
         device: torch.device | str = "cpu",
         batch_size: int = 32,
@@ -45,7 +44,10 @@ class ClipColors:
         self.device, self.batch_size = torch.device(device), batch_size
         self._tokenize = open_clip.get_tokenizer(model_name)
         self._transform = open_clip.image_transform(
-            image_size, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN, std=open_clip.OPENAI_DATASET_STD
+            model.visual.image_size,
+            is_train=False,
+            mean=open_clip.OPENAI_DATASET_MEAN,
+            std=open_clip.OPENAI_DATASET_STD,
         )
         self._texts: dict[str, Tensor] = {}
 

@@ -1,0 +1,238 @@
+"""`fpd-eval geneval` as users type it, with tiny random networks; mistakes end in one sentence and exit code 2."""
+
+import json
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from fpd_core import load_generator, teachers
+from fpd_core.conditioning import PromptCondition, TextCondition
+from fpd_core.generator import GenerationConfig, save_generator
+from fpd_core.teachers import SamplerConfig, Teacher, TeacherConfig
+from fpd_eval.cli import main
+from fpd_eval.geneval import colors, make_prompts, mask2former
+from fpd_eval.geneval.classes import TASKS
+
+TINY_CLIP = {
+    "embed_dim": 8,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 4},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+class TinyConfig(TeacherConfig):
+    name: str = "tiny"
+
+
+class TinyText(Teacher):
+    """A text-conditional family: the length of the prompt decides which of three codes is likely."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Linear(1, 3)
+        self.register_buffer("codebook", torch.eye(3))
+        self.mask_id, self.seq_len, self.num_classes, self.image_size = 3, 4, None, 8
+        self.sampler, self.refine_guidance = SamplerConfig(), None
+
+    def condition(self, wanted: Any):
+        if isinstance(wanted, TextCondition):
+            return wanted
+        prompts = wanted.prompts if isinstance(wanted, PromptCondition) else wanted
+        lengths = torch.tensor([[len(prompt) / 50.0] for prompt in prompts])
+        return TextCondition(tokens=lengths[:, None], pooled=lengths, decoder=lengths[:, None])
+
+    def null_condition(self, condition):
+        return self.condition([""] * len(condition))
+
+    def logits(self, tokens, condition, *, network=None, embedding_noise=0.0, generator=None):
+        return (network or self.network)(condition.pooled)[:, None].expand(-1, self.seq_len, -1)
+
+    def decode(self, embeddings, condition):
+        cells = embeddings.transpose(1, 2).unflatten(2, (2, 2))
+        return torch.nn.functional.interpolate(cells, scale_factor=4)
+
+    def architecture(self):
+        return {"name": "tiny"}
+
+    @classmethod
+    def from_architecture(cls, architecture):
+        return cls()
+
+    @classmethod
+    def load(cls, config):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return cls()
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A working folder with a student of `TinyText`, a tiny detector and a tiny CLIP where they belong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(teachers.TEACHERS, "tiny", (TinyConfig, TinyText))
+    monkeypatch.setattr(mask2former, "SHORT_EDGE", 32)
+    monkeypatch.setattr(mask2former, "LONG_EDGE", 48)
+    teacher = TinyText.load(None)
+    save_generator(tmp_path / "run" / "student", teacher, teacher.network, GenerationConfig(), {"name": "tiny"}, "card")
+    detector = Mask2FormerConfig(
+        backbone_config={
+            "model_type": "swin",
+            "embed_dim": 8,
+            "depths": [1, 1, 1, 1],
+            "num_heads": [1, 1, 2, 2],
+            "window_size": 4,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        },
+        feature_size=32,
+        mask_feature_size=32,
+        hidden_dim=32,
+        encoder_feedforward_dim=16,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_attention_heads=2,
+        dim_feedforward=16,
+        num_queries=3,
+        num_labels=80,
+    )
+    (tmp_path / "tiny-quickgelu.json").write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(tmp_path / "tiny-quickgelu.json")
+    monkeypatch.setattr(colors, "MODEL", "tiny-quickgelu")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Mask2FormerForUniversalSegmentation(detector)
+        clip = open_clip.CLIP(**TINY_CLIP)
+    network.save_pretrained("weights/mask2former-swin-small-coco-instance")
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    return tmp_path
+
+
+@pytest.fixture
+def run(world, capsys):
+    """Runs `fpd-eval geneval`: (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(["geneval", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return stopped.value.code, captured.out, captured.err
+
+    return run
+
+
+def write_images(root, records):
+    for number, record in enumerate(records):
+        (root / f"{number:05d}" / "samples").mkdir(parents=True)
+        (root / f"{number:05d}" / "metadata.jsonl").write_text(json.dumps(record))
+        pixels = np.random.default_rng(number).integers(0, 256, (24, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(root / f"{number:05d}" / "samples" / "00000.png")
+
+
+def test_images_made_elsewhere_are_scored_as_json(run, world):
+    colored = next(record for record in make_prompts() if record["tag"] == "colors")
+    write_images(world / "pictures", [make_prompts()[0], colored])
+    # Random networks score low; a threshold below zero keeps every box, so that colours are asked for.
+    options = ("--samples", 1, "--allow-partial", "--option", "threshold=-1", "--clip-weights", "clip.pt")
+    code, out, _ = run("--images", world / "pictures", *options, "--json")
+    assert code == 0
+    (outcome,) = json.loads(out)
+    assert outcome["name"] == "pictures"
+    assert set(outcome["scores"]["tasks"]) == {"single_object", "colors"}
+    assert outcome["scores"]["complete"] is False
+    assert outcome["options"]["threshold"] == -1
+    assert outcome["prompts_sha256"] == "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
+    assert outcome["detections"]["colors"] == "CLIP tiny-quickgelu"
+    page = (world / "pictures-geneval" / "colors.html").read_text()
+    assert colored["prompt"] in page
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Only the first prompt of every task: a run of the whole program in seconds."""
+    records = {record["tag"]: record for record in reversed(make_prompts())}
+    few = [records[tag] for tag in TASKS]
+    monkeypatch.setattr("fpd_eval.geneval.runner.make_prompts", lambda: few)
+    monkeypatch.setattr("fpd_eval.geneval.scores.make_prompts", lambda: few)
+    return few
+
+
+def test_a_student_and_its_teacher_are_generated_and_scored(run, world, quick):
+    arguments = ("--ckpt", "run/student", "--steps", 1, 4, "--samples", 2, "--clip-weights", "clip.pt")
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert all(name in out for name in ("student", "teacher-1", "teacher-4", "overall", *TASKS))
+    folders = [world / "run" / "geneval" / name for name in ("student", "teacher-1", "teacher-4")]
+    for folder in folders:
+        assert len(list((folder / "images").glob("0000?/samples/0000[01].png"))) == 12
+        assert len((folder / "results.jsonl").read_text().splitlines()) == 12
+    made = json.loads((folders[2] / "images" / "generation.json").read_text())
+    assert (made["system"], made["steps"], made["sampler"], made["seed"]) == ("teacher-4", 4, "confidence", 42)
+    before = {path: path.stat().st_mtime_ns for folder in folders for path in folder.glob("*/0000?/**/*.*")}
+    assert run(*arguments)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_images_of_a_prompt_differ_and_repeat(run, world, quick):
+    run("--ckpt", "run/student", "--samples", 2, "--clip-weights", "clip.pt")
+    samples = world / "run" / "geneval" / "student" / "images" / "00001" / "samples"
+    first, second = (np.array(Image.open(samples / f"0000{index}.png")) for index in range(2))
+    again = load_generator(world / "run" / "student").generate([quick[1]["prompt"]] * 2, seed=42)
+    assert first.tolist() == (again[0].permute(1, 2, 0) * 255).round().byte().tolist()
+    assert second.tolist() == (again[1].permute(1, 2, 0) * 255).round().byte().tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give either --ckpt or --system, which make the images, or --images"),
+        (("--ckpt", "run/student", "--images", "pictures"), "give either --ckpt or --system"),
+        (("--images", "pictures", "--steps", "4"), "--steps are those of the teacher of --ckpt"),
+        (("--ckpt", "run/student", "--detections", "boxes"), "--detections belong to --images"),
+        (("--ckpt", "run/student", "--sampler", "halton"), "--sampler and --guidance-scale belong to --steps"),
+        (("--images", "pictures", "--option", "threshold"), "must be NAME=VALUE"),
+        (("--images", "pictures", "--option", "treshold=1"), "did you mean 'threshold'"),
+        (("--images", "pictures", "--samples", "1"), "images are missing for 552 of 553 prompts"),
+        (("--images", "nowhere"), "nowhere is not a folder"),
+        (("--images", "pictures", "--samples", "0"), "samples"),
+        (("--images", "pictures", "--device", "gpu"), "unknown device 'gpu'"),
+        (
+            ("--images", "pictures", "--samples", "1", "--allow-partial", "--detector-weights", "none"),
+            "facebook/mask2former-swin-small-coco-instance",
+        ),
+    ],
+)
+def test_mistakes_end_in_one_sentence(run, world, arguments, message):
+    write_images(world / "pictures", make_prompts()[:1])
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_absent_clip_weights_say_where_they_are_published(run, world):
+    write_images(world / "pictures", [next(record for record in make_prompts() if record["tag"] == "colors")])
+    code, _, err = run("--images", "pictures", "--samples", "1", "--allow-partial")
+    assert code == 2
+    assert "weights/clip/vit_large_patch14_clip_224.openai.safetensors does not exist" in err
+    assert "timm/vit_large_patch14_clip_224.openai" in err
+
+
+def test_a_class_conditional_student_is_refused(run, world, monkeypatch):
+    monkeypatch.setattr(TinyText, "__init__", with_classes(TinyText.__init__))
+    code, _, err = run("--ckpt", "run/student")
+    assert code == 2
+    assert "student makes images of class labels; GenEval needs one that understands prompts" in err
+
+
+def with_classes(build):
+    def built(self):
+        build(self)
+        self.num_classes = 10
+
+    return built
