@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -17,6 +18,7 @@ from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.layout import Sample, read_layout
 from fpd_eval.geneval.results import read_results
 from fpd_eval.geneval.runner import Judges, evaluate, generate
+from fpd_eval.ranks import Ranks
 
 SIZE = 16
 
@@ -118,6 +120,32 @@ def test_generation_writes_the_official_layout_with_one_seed_per_prompt(tmp_path
         "seed": 42,
         "samples": 2,
     }
+
+
+class Rank(Ranks):
+    """One of two ranks without the other: they share nothing but files."""
+
+    def barrier(self):
+        pass
+
+
+def test_two_ranks_make_and_judge_what_one_does(tmp_path, judges, networks):
+    generate(FakeSystem(), tmp_path / "one", samples=1)
+    alone = evaluate(tmp_path / "one", tmp_path / "out", judges, name="fake", samples=1)
+    networks.detected = 0
+    # The second first: the main rank judges what both have found.
+    for rank, share in ((1, 276), (0, 277)):
+        system, ranks = FakeSystem(), Rank(rank, 2)
+        generate(system, tmp_path / "two", samples=1, ranks=ranks)
+        assert len(system.calls) == share
+    outcomes = [
+        evaluate(tmp_path / "two", tmp_path / "shared", replace(judges, ranks=Rank(rank, 2)), name="fake", samples=1)
+        for rank in (1, 0)
+    ]
+    assert outcomes == [None, alone]
+    assert networks.detected == 553
+    for image in (tmp_path / "one").glob("*/samples/*.png"):
+        assert (tmp_path / "two" / image.relative_to(tmp_path / "one")).read_bytes() == image.read_bytes()
 
 
 def test_interrupted_generation_continues(tmp_path):

@@ -89,7 +89,7 @@ def keep(
     record: Mapping[str, Any], detections: Mapping[str, Sequence[BoxLike]], options: JudgeOptions
 ) -> dict[str, list[BoxLike]]:
     """Detections that count for this record, best first; a class without any is absent."""
-    threshold = options.counting_threshold if record["tag"] == "counting" else options.threshold
+    threshold = options.counting_threshold if record.get("tag") == "counting" else options.threshold
     kept = {name: _best(boxes, threshold, options) for name, boxes in detections.items()}
     return {name: boxes for name, boxes in kept.items() if boxes}
 
