@@ -12,10 +12,11 @@ from diffusers import (
     DDPMScheduler,
     LCMScheduler,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from peft import LoraConfig, get_peft_model_state_dict
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import ClassCondition, PromptCondition
@@ -30,11 +31,11 @@ PROMPTS = PromptCondition(("a red bench", "two dogs", "a hat"))
 CONFIGS = sorted(Path("configs/systems").glob("*.json"))
 
 
-def make_unet(seed, **options):
+def make_unet(seed, cross=16, **options):
     torch.manual_seed(seed)
     blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
     blocks |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"), "block_out_channels": (8, 16)}
-    sizes = {"sample_size": 8, "layers_per_block": 1, "cross_attention_dim": 16, "attention_head_dim": 4}
+    sizes = {"sample_size": 8, "layers_per_block": 1, "cross_attention_dim": cross, "attention_head_dim": 4}
     return UNet2DConditionModel(**blocks, **sizes, norm_num_groups=4, **options)
 
 
@@ -249,3 +250,42 @@ def test_pixels_keep_their_place(parts):
 
     rival._pipeline = lambda *_, **__: Fixed
     assert rival.images(PROMPTS, seed=0)[1, 2, 3, 4] == Fixed.images[1, 3, 4, 2]
+
+
+def test_sdxl_pipelines_run_as_dmd2_is_published(parts):
+    """The XL pipeline with a state dict for its UNet, the LCM scheduler and one given time."""
+    base = StableDiffusionPipeline.from_pretrained(parts / "base", safety_checker=None)
+    sizes = {"vocab_size": 54, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
+    torch.manual_seed(5)
+    extra = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+    xl = {"projection_class_embeddings_input_dim": 6 * 8 + 12, "transformer_layers_per_block": (1, 1)}
+    sdxl = StableDiffusionXLPipeline(
+        vae=base.vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**sizes)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**sizes, projection_dim=12)),
+        tokenizer=base.tokenizer,
+        tokenizer_2=base.tokenizer,
+        unet=make_unet(6, **extra, **xl, cross=32),
+        scheduler=base.scheduler,
+        add_watermarker=False,
+    )
+    sdxl.save_pretrained(parts / "sdxl")
+    torch.save(make_unet(7, **extra, **xl, cross=32).state_dict(), parts / "dmd2.bin")
+    rival = system(
+        parts,
+        pipeline="StableDiffusionXLPipeline",
+        base={"repo": str(parts / "sdxl")},
+        unet={"repo": str(parts), "file": "dmd2.bin"},
+        scheduler={"name": "LCMScheduler"},
+        steps=1,
+        timesteps=[399],
+        size=16,
+    )
+    sdxl.unet.load_state_dict(torch.load(parts / "dmd2.bin"))
+    sdxl.scheduler = LCMScheduler.from_config(sdxl.scheduler.config)
+    generator = torch.Generator().manual_seed(7)
+    options = {"timesteps": [399], "guidance_scale": 0.0, "height": 16, "width": 16, "output_type": "np"}
+    made = sdxl(list(PROMPTS.prompts), generator=generator, **options).images
+    assert rival.network_evaluations == 1
+    np.testing.assert_array_equal(rival.images(PROMPTS, seed=7).permute(0, 2, 3, 1), made)
