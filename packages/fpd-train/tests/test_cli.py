@@ -31,6 +31,7 @@ def test_the_schema_is_json():
 
 def test_bench_times_every_component(config, tmp_path):
     path = tmp_path / "run.json"
+    config["method"]["lift"] = {}  # the default backbone
     path.write_text(json.dumps(config))
     result = call("bench", "--config", str(path), "--repeats", "1", "--json")
     entries = json.loads(result.stdout)
