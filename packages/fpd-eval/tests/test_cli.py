@@ -6,48 +6,10 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-import torch
 
-from fpd_core.checkpoints import save_folder
-from fpd_core.generator import GenerationConfig, save_generator
-from fpd_core.networks.classifier import Classifier, ClassifierConfig
-from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
-from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
-from fpd_core.teachers.fashion import FashionTeacher
 from fpd_eval.cli import expand_lists, main
 from fpd_eval.extractors import EXTRACTORS
-
-
-def tiny_teacher():
-    network = MaskGitConfig(
-        codebook_size=12, num_classes=10, seq_len=64, width=16, depth=1, num_heads=2, mlp_width=16, dropout=0.0
-    )
-    tokenizer = VqTokenizerConfig(codebook_size=12, code_dim=4, widths=(8, 8, 8))
-    return FashionTeacher(MaskGit(network), VqTokenizer(tokenizer))
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory, write_idx):
-    """A working folder with teacher, student, classifier and 40 reference images, all random."""
-    folder = tmp_path_factory.mktemp("world")
-    assets = folder / "assets" / "fashion"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        teacher = tiny_teacher()
-        classifier = Classifier(ClassifierConfig(widths=(4, 4, 4), feature_dim=6))
-    save_folder(assets / "teacher", {"architecture": teacher.architecture()}, teacher.state_dict(), "card")
-    classes = {"classifier": classifier.config.model_dump()}
-    save_folder(assets / "classifier", classes, classifier.state_dict(), "card")
-    student = folder / "runs" / "tiny" / "student"
-    save_generator(student, teacher, teacher.network, GenerationConfig(), {"name": "fashion"}, "card")
-    (student.parent / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
-    (assets / "data").mkdir()
-    random = np.random.default_rng(0)
-    write_idx(assets / "data" / "t10k-images-idx3-ubyte.gz", random.integers(0, 256, size=(40, 28, 28)))
-    write_idx(assets / "data" / "t10k-labels-idx1-ubyte.gz", np.arange(40) % 10)
-    return folder
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 from prdc import compute_prdc
 
-from fpd_eval.metrics import density_coverage, precision_recall
+from fpd_eval.metrics import density_coverage, manifold_scores, precision_recall
 
 
 def from_prdc(real, fake, k):
@@ -40,7 +40,10 @@ def by_loops(real, fake, k, compare):
 
 
 def ours(real, fake, k, **options):
-    return [*precision_recall(real, fake, k, **options), *density_coverage(real, fake, k, **options)]
+    apart = [*precision_recall(real, fake, k, **options), *density_coverage(real, fake, k, **options)]
+    together = manifold_scores(real, fake, precision_recall_k=k, density_coverage_k=k, **options)
+    assert [together.precision, together.recall, together.density, together.coverage] == apart
+    return apart
 
 
 @pytest.mark.parametrize(("k", "block_size"), [(1, 1024), (3, 7), (5, 50)])
@@ -51,6 +54,16 @@ def test_equals_prdc_on_continuous_features(k, block_size):
     assert 0 < expected[0] < 1
     assert 0 < expected[1] < 1
     assert ours(real, fake, k, block_size=block_size) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("block_size", [1, 5, 64])
+def test_two_neighbour_counts_in_one_pass(block_size):
+    random = np.random.default_rng(11)
+    real, fake = random.normal(size=(61, 4)), 0.8 * random.normal(size=(83, 4)) + 0.2
+    for k, other in ((2, 5), (5, 2)):
+        found = manifold_scores(real, fake, precision_recall_k=k, density_coverage_k=other, block_size=block_size)
+        expected = from_prdc(real, fake, k)[:2] + from_prdc(real, fake, other)[2:]
+        assert [found.precision, found.recall, found.density, found.coverage] == pytest.approx(expected, abs=1e-12)
 
 
 def test_equals_prdc_far_from_the_origin():

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from fpd_eval.extractors import Extractor, load_extractor
 from fpd_eval.features import Outputs, features
 from fpd_eval.image_sets import ImageSet
 from fpd_eval.machine import Machine, this_machine
-from fpd_eval.metrics import density_coverage, inception_score, kernel_distance, precision_recall
+from fpd_eval.metrics import inception_score, kernel_distance, manifold_scores, precision_recall
 from fpd_eval.metrics.frechet import Gaussian, frechet_between, gaussian
 from fpd_eval.presets import MetricName, MetricProtocol
 from fpd_eval.progress import Track
@@ -69,12 +69,10 @@ def _inception_score(real: Side, fake: Side, protocol: MetricProtocol) -> Values
 
 def _manifold(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
     pair = real.features["features"], fake.features["features"]
-    precision, recall = precision_recall(*pair, protocol.precision_recall_k, inclusive=protocol.inclusive)
-    values = {"precision": precision, "recall": recall}
-    if protocol.density_coverage_k is not None:
-        found = density_coverage(*pair, protocol.density_coverage_k, inclusive=protocol.inclusive)
-        values |= dict(zip(("density", "coverage"), found, strict=True))
-    return values
+    k, density_k, inclusive = protocol.precision_recall_k, protocol.density_coverage_k, protocol.inclusive
+    if density_k is None:
+        return dict(zip(("precision", "recall"), precision_recall(*pair, k, inclusive=inclusive), strict=True))
+    return asdict(manifold_scores(*pair, precision_recall_k=k, density_coverage_k=density_k, inclusive=inclusive))
 
 
 def _kernel(real: Side, fake: Side, protocol: MetricProtocol) -> Values:

@@ -1,13 +1,13 @@
 """Which numbers stand in a result row. A new one is a function and a line in `MEASURES`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from torch import Tensor
 
 from fpd_eval.features import Outputs
-from fpd_eval.metrics import density_coverage, frechet_distance, inception_score, precision_recall
+from fpd_eval.metrics import frechet_distance, inception_score, manifold_scores
 from fpd_eval.protocol import EvaluationProtocol
 
 
@@ -52,13 +52,14 @@ def inception(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[
 
 def manifold(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
     real_features, fake_features = (sample.outputs["classifier"]["features"] for sample in (real, fake))
-    precision, recall = precision_recall(
-        real_features, fake_features, protocol.precision_recall_k, inclusive=protocol.inclusive
+    scores = manifold_scores(
+        real_features,
+        fake_features,
+        precision_recall_k=protocol.precision_recall_k,
+        density_coverage_k=protocol.density_coverage_k,
+        inclusive=protocol.inclusive,
     )
-    density, coverage = density_coverage(
-        real_features, fake_features, protocol.density_coverage_k, inclusive=protocol.inclusive
-    )
-    return {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
+    return asdict(scores)
 
 
 def class_accuracy(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:

@@ -16,7 +16,7 @@ class MetricProtocol(Config):
     """Numbers of different protocols cannot be compared. The record of every result holds one of these in full."""
 
     name: str
-    metrics: tuple[MetricName, ...] = Field(min_length=1, description="What is measured unless a part is asked for.")
+    metrics: tuple[MetricName, ...] = Field(description="What is measured unless a part is asked for.")
     features: str = Field(description="Extractor of distances, precision, recall, density, coverage and KID.")
     scores: str | None = Field(None, description="Extractor whose logits give the inception score.")
     num_images: PositiveInt = 50000
@@ -39,7 +39,9 @@ class MetricProtocol(Config):
     source: str = Field(description="The program this follows.")
 
     @model_validator(mode="after")
-    def _has_scores(self) -> "MetricProtocol":
+    def _measurable(self) -> "MetricProtocol":
+        if not self.metrics:
+            raise ValueError("metrics must name at least one metric")
         if "is" in self.metrics and self.scores is None:
             raise ValueError("the inception score needs `scores`, an extractor with logits")
         return self

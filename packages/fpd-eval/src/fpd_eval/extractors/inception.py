@@ -78,7 +78,7 @@ class CleanInception:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
         resized = [torch.from_numpy(self._resize(image.numpy())) for image in pixels.permute(0, 2, 3, 1).cpu()]
-        return {"features": self.network(torch.stack(resized).permute(0, 3, 1, 2).to(self.device))}
+        return {"features": self.network(torch.stack(resized).permute(0, 3, 1, 2).contiguous().to(self.device))}
 
 
 def _as_clean_fid(pixels: Tensor) -> Tensor:
