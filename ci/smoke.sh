@@ -5,7 +5,7 @@ run=$(mktemp -d)/fashion
 trap 'rm -rf "$(dirname "$run")"' EXIT
 deepspeed --quiet --master_port $((20000 + RANDOM % 20000)) packages/fpd-train/run.py --config configs/fashion.json \
   --set output="$run" --set steps=8 --set log_every=2 --set save_every=4
-fpd-eval compare --ckpt "$run/student" --steps 1 4 --num-images 300 \
+fpd-eval compare --ckpt "$run/student" --steps 1 4 --num-images 300 --num-references 1000 \
   --run "$run" --out "$run/report" --cache-dir "$run/cache"
 for file in report.md report.html results.json; do
   [ -s "$run/report/$file" ] || { echo "the demo wrote no $file" >&2; exit 1; }

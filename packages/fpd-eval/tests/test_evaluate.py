@@ -144,3 +144,15 @@ def test_a_truncated_reference_is_refused(small_world):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"images\.gz"):
         open_bench(small_world.protocol, small_world.cache)
+
+
+def test_a_protocol_may_compare_with_the_first_real_images_only(small_world):
+    protocol = small_world.protocol.model_copy(update={"num_references": 5})
+    images = labelled_idx_images(protocol.reference_images, protocol.reference_labels, 4, protocol.num_references)
+    whole = real_images(protocol)
+    assert torch.equal(torch.cat(list(images.batches())), torch.cat(list(whole.batches()))[:5])
+    assert torch.equal(images.labels, whole.labels[:5])
+    assert images.identity != whole.identity
+    assert "the first 5 images of" in protocol.sentence()
+    with pytest.raises(ValueError, match="the protocol asks for 100000"):
+        labelled_idx_images(protocol.reference_images, protocol.reference_labels, 4, 100000)

@@ -49,6 +49,7 @@ def compare(
     sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
     num_images: Annotated[int | None, typer.Option(help="Generated images per system.")] = None,
+    num_references: Annotated[int | None, typer.Option(help="Real images to compare with; all by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -68,7 +69,13 @@ def compare(
         comparison = given(
             Comparison, students=students, steps=steps, teacher=teacher, sampler=sampler, guidance_scale=guidance_scale
         )
-        protocol = given(EvaluationProtocol, num_images=num_images, seed=seed, batch_size=batch_size)
+        protocol = given(
+            EvaluationProtocol,
+            num_images=num_images,
+            num_references=num_references,
+            seed=seed,
+            batch_size=batch_size,
+        )
         results = _compare(comparison, protocol, device=device, run=run, cache_dir=cache_dir)
         _show(results, out or students[0].folder.parent / "report", as_json=as_json)
 

@@ -48,7 +48,9 @@ def open_bench(
         CheckpointError: an extractor's weights are absent or damaged.
     """
     device = torch.device(device)
-    real_set = labelled_idx_images(protocol.reference_images, protocol.reference_labels, protocol.batch_size)
+    real_set = labelled_idx_images(
+        protocol.reference_images, protocol.reference_labels, protocol.batch_size, protocol.num_references
+    )
     extractors = {
         "classifier": load_extractor("classifier", device, protocol.classifier),
         "efficientnet_lite0": load_extractor("efficientnet_lite0", device),

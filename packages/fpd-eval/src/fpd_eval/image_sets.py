@@ -105,31 +105,34 @@ def generated_images(system: System, plan: Plan) -> LabelledImages:
     )
 
 
-def idx_images(path: Path, batch_size: int) -> ImageSet:
-    """Grey IDX images, zero-padded by 2 pixels on each side, repeated to three channels.
+def idx_images(path: Path, batch_size: int, limit: int | None = None) -> ImageSet:
+    """Grey IDX images, zero-padded by 2 pixels on each side, repeated to three channels; the first `limit` of them.
 
     Raises:
-        ValueError: the file is absent or damaged.
+        ValueError: the file is absent or damaged, or holds fewer than `limit` images.
     """
     margin = (REAL_PADDING, REAL_PADDING)
-    images = torch.from_numpy(np.pad(read_images(path), ((0, 0), margin, margin)))[:, None].expand(-1, 3, -1, -1)
+    pixels = read_images(path)
+    if limit is not None and limit > len(pixels):
+        raise ValueError(f"{path} holds {len(pixels)} images, the protocol asks for {limit}")
+    images = torch.from_numpy(np.pad(pixels[:limit], ((0, 0), margin, margin)))[:, None].expand(-1, 3, -1, -1)
     return ImageSet(
         title="real images",
-        identity=[hash_file(path), REAL_PADDING],
+        identity=[hash_file(path), REAL_PADDING, *([] if limit is None else [limit])],
         count=len(images),
         batch_size=batch_size,
         batch=lambda start: images[start : start + batch_size],
     )
 
 
-def labelled_idx_images(path: Path, labels_path: Path, batch_size: int) -> LabelledImages:
+def labelled_idx_images(path: Path, labels_path: Path, batch_size: int, limit: int | None = None) -> LabelledImages:
     """`idx_images` with their classes.
 
     Raises:
         ValueError: a file is absent or damaged, or they disagree in length.
     """
-    labels = torch.from_numpy(read_labels(labels_path).astype(np.int64))
-    images = idx_images(path, batch_size)
+    labels = torch.from_numpy(read_labels(labels_path).astype(np.int64))[:limit]
+    images = idx_images(path, batch_size, limit)
     if images.count != len(labels):
         raise ValueError(f"{path} holds {images.count} images, its label file {len(labels)} labels")
     return LabelledImages(images.title, images.identity, images.count, batch_size, images.batch, labels)

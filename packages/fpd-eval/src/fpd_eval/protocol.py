@@ -28,9 +28,10 @@ class EvaluationProtocol(Config):
     inception_splits: PositiveInt = 10
     reference_images: Path = Path("assets/fashion/data/t10k-images-idx3-ubyte.gz")
     reference_labels: Path = Path("assets/fashion/data/t10k-labels-idx1-ubyte.gz")
+    num_references: PositiveInt | None = Field(None, description="The first so many reference images; all by default.")
     classifier: Path = Field(Path("assets/fashion/classifier"), description="Weight folder of the evaluator.")
-    timing_batch_size: PositiveInt = Field(50, description="Images per call when ms per image is measured.")
-    timing_repeats: PositiveInt = Field(5, description="Timed calls after one warm-up; the median counts.")
+    timing_batch_size: PositiveInt = Field(25, description="Images per call when ms per image is measured.")
+    timing_repeats: PositiveInt = Field(3, description="Timed calls after one warm-up; the median counts.")
 
     @property
     def num_classes(self) -> int:
@@ -56,9 +57,10 @@ class EvaluationProtocol(Config):
 
     def sentence(self) -> str:
         """The footnote under every table."""
+        references = "" if self.num_references is None else f"the first {self.num_references} images of "
         return (
             f"Protocol “{self.name}”: {self.num_images} images per system, classes interleaved, seed {self.seed}, "
-            f"batches of {self.batch_size}, images rounded to 8 bits, reference {self.reference_images.name}. "
+            f"batches of {self.batch_size}, images rounded to 8 bits, reference {references}{self.reference_images.name}. "
             f"IS over {self.inception_splits} splits, precision and recall with k = {self.precision_recall_k}, density "
             f"and coverage with k = {self.density_coverage_k} ({'≤' if self.inclusive else '<'}), all four and IS in "
             "classifier space. ms/image: median on this machine, "
