@@ -64,3 +64,9 @@ def test_std_is_over_splits_of_the_given_order():
 def test_unusable_logits_are_refused(logits, splits, message):
     with pytest.raises(ValueError, match=message):
         inception_score(logits, splits)
+
+
+def test_probabilities_whose_mean_underflows_count_as_zero():
+    """exp(-745) is the smallest double; half of it is 0. Two certain classes among two rows score 2."""
+    logits = np.array([[0.0, -800.0, -745.0], [-800.0, 0.0, -800.0]])
+    assert inception_score(logits, 1) == (pytest.approx(2), 0)

@@ -44,7 +44,8 @@ def inception_score(
     for start, end in pairwise(bounds):
         log_p = rows[start:end].log_softmax(dim=1)
         p = log_p.exp()
-        # A probability that underflows contributes its limit 0, not 0 · log 0.
-        terms = torch.where(p > 0, p * (log_p - p.mean(0).log()), 0.0)
+        mean_p = p.mean(0)
+        # A probability that underflows contributes its limit 0, not 0 · log 0; so does one whose mean underflows.
+        terms = torch.where((p > 0) & (mean_p > 0), p * (log_p - mean_p.log()), 0.0)
         scores.append(float(terms.sum(1).mean().exp()))
     return float(np.mean(scores)), float(np.std(scores))
