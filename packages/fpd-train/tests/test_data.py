@@ -1,15 +1,20 @@
 """Streams: an order that is a pure function of the seed, at any world size, and a sentence for every kind of damage."""
 
+import functools
 import gzip
+import hashlib
+import http.server
 import io
 import json
 import struct
 import tarfile
+import threading
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets import FashionMNIST
 
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.image_shards import ImageShards
@@ -200,3 +205,37 @@ def test_a_sample_without_a_caption_is_named(tmp_path):
     stream = CaptionShards(folder=tmp_path / "s").open(batch_size=2, seed=0, rank=0, world=1, start=0)
     with pytest.raises(DataError, match="empty caption"):
         next(stream)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A web server with four small IDX files, in the place of torchvision's mirrors and checksums."""
+    served = tmp_path / "served"
+    served.mkdir()
+    for split, count in (("train", 3), ("t10k", 2)):
+        idx(served / f"{split}-images-idx3-ubyte.gz", np.zeros((count, 28, 28), np.uint8))
+        idx(served / f"{split}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8))
+    sums = [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in sorted(served.iterdir())]
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(FashionMNIST, "resources", sums)
+    yield served
+    server.shutdown()
+
+
+def test_the_download_is_read_like_any_other_source(mirror, tmp_path):
+    for split, count in (("train", 3), ("test", 2)):
+        samples = list(fashion_samples(locate_fashion("torchvision", tmp_path / "data", split), split))
+        assert [int(sample["cls"]) for sample in samples] == list(range(count))
+
+
+def test_a_download_with_a_wrong_checksum_is_refused(mirror, tmp_path):
+    (mirror / "train-labels-idx1-ubyte.gz").write_bytes(b"something else")
+    with pytest.raises(DataError, match="could not be downloaded"):
+        locate_fashion("torchvision", tmp_path / "data", "train")
