@@ -1,6 +1,7 @@
 """Cut-out objects pixel by pixel, and colours by a tiny random CLIP against the rule written out."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -86,6 +87,29 @@ def test_colors_follow_the_rule(tiny_clip, image):
         answers.append(COLORS[int(np.argmax(scores))])
     assert classify(image, "tv remote", objects) == answers
     assert classify(image, "tv remote", []) == []
+
+
+class Vectors(torch.nn.Module):
+    """A CLIP whose picture is (1, 0) and whose texts are chosen vectors, colour by colour."""
+
+    visual = SimpleNamespace(image_size=16)
+
+    def encode_image(self, pixels):
+        return torch.tensor([[1.0, 0.0]]).expand(len(pixels), -1)
+
+    def encode_text(self, tokens):
+        far = [(0.0, 1.0)] * 3
+        texts = {
+            "red": [(0.9, 0.436), (0.9, -0.436), (0.9, 0.436)],  # mean (0.9, 0.15): cosine 0.99, but short
+            "orange": [(1.0, 0.0), (0.0, 1.0), (0.0, 1.0)],  # best by its first text alone
+            "yellow": [(100.0, 0.0), (0.0, 1.0), (0.0, 1.0)],  # best if texts keep their length
+            "green": [(0.95, 0.312)] * 3,  # best if the mean keeps its length
+        }
+        return torch.tensor([vector for color in COLORS for vector in texts.get(color, far)])
+
+
+def test_texts_are_normalised_averaged_and_normalised_again(image):
+    assert ClipColors(Vectors(), model_name="ViT-B-32")(image, "car", found((2, 3, 20, 28))) == ["red"]
 
 
 def test_texts_of_a_class_are_encoded_once(tiny_clip, image, monkeypatch):
