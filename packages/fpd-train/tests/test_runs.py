@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from fpd_core import load_generator
+from fpd_core.weights import WEIGHT_FILES
 
 pytestmark = pytest.mark.distributed
+REPO = Path(__file__).resolve().parents[3]
 
 
 def metrics(folder):
@@ -143,3 +145,17 @@ def test_a_damaged_checkpoint_is_named(launch, config):
     code, output = launch(steps=2)
     assert code == 2, output
     assert "cannot be resumed" in output
+
+
+@pytest.mark.parametrize("name", ["maskgit", "maskgen"])
+def test_a_shipped_config_without_weights_stops_with_the_list_of_files(launch, name):
+    shipped = json.loads((REPO / f"configs/{name}.json").read_text())
+    code, output = launch(1, **shipped, device="cpu")
+    assert code != 0
+    family = (*WEIGHT_FILES[name], *WEIGHT_FILES["dinov3"])
+    assert f"{len(family)} weight files are missing" in output
+    for file in family:
+        assert str(file.local) in output
+        assert file.repo_id in output
+    assert f"fpd-train weights pull {name}" in output
+    assert "Traceback" not in output
