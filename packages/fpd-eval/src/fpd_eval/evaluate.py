@@ -13,12 +13,13 @@ from torch import Tensor
 from fpd_eval.cache import Cache
 from fpd_eval.extractors import Extractor, load_extractor
 from fpd_eval.features import features
-from fpd_eval.image_sets import LabelledImages, generated_batch, generated_images, labelled_idx_images
+from fpd_eval.image_sets import ImageSet, LabelledImages, Plan, generated_images, labelled_idx_images
 from fpd_eval.machine import this_machine
 from fpd_eval.measures import MEASURES, Sample, class_accuracy, inception
 from fpd_eval.progress import Track, silent
 from fpd_eval.protocol import EvaluationProtocol
 from fpd_eval.results import Reference, Row
+from fpd_eval.system_kinds.folder import FolderSystem
 from fpd_eval.systems import System
 from fpd_eval.timing import milliseconds_per_image
 
@@ -36,6 +37,11 @@ class Bench:
     track: Track
     real_set: LabelledImages
     real: Sample
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Of the images that the report shows."""
+        return self.protocol.class_names
 
 
 def open_bench(
@@ -70,11 +76,15 @@ def reference(bench: Bench) -> Reference:
     columns = [(labels == label).nonzero().flatten()[:SAMPLES_PER_CLASS] for label in range(classes)]
     shown = torch.stack(columns, dim=1).flatten()
     pixels = torch.cat(list(bench.real_set.batches()))[shown]
-    return Reference(num_images=len(labels), values=values, samples=_strip(pixels, classes))
+    return Reference(num_images=len(labels), values=values, samples=strip(pixels, classes))
 
 
 def measure(system: System, bench: Bench) -> Row:
-    """Every number of one system. Metrics are cached by content, the time also by machine."""
+    """Every number of one system. Metrics are cached by content, the time also by machine.
+
+    Raises:
+        ValueError: unusable images or features, or a folder with too few images or images of another size.
+    """
     metrics = _cached_metrics(system, bench)
     return Row(
         name=system.name,
@@ -82,13 +92,13 @@ def measure(system: System, bench: Bench) -> Row:
         steps=system.steps,
         network_evaluations=system.network_evaluations,
         settings=system.settings,
-        ms_per_image=_cached_time(system, bench),
+        ms_per_image=None if isinstance(system, FolderSystem) else _cached_time(system, bench),
         **metrics,
     )
 
 
 def _cached_metrics(system: System, bench: Bench) -> dict[str, Any]:
-    images, protocol = generated_images(system, bench.protocol.plan), bench.protocol
+    images, protocol = system_images(system, bench.protocol.plan), bench.protocol
     key = bench.cache.key(
         "metrics",
         images=images.identity,
@@ -99,6 +109,8 @@ def _cached_metrics(system: System, bench: Bench) -> dict[str, Any]:
     )
     found: dict[str, Any] | None = bench.cache.get_json(key)
     if found is None:
+        if isinstance(system, FolderSystem):
+            _require_size(images, bench.real_set)
         fake = Sample(images.labels, features(images, bench.extractors, bench.cache, bench.track))
         values: dict[str, float] = {}
         for function in MEASURES:
@@ -107,7 +119,7 @@ def _cached_metrics(system: System, bench: Bench) -> dict[str, Any]:
         # The first measured images, so that the grid is not a choice.
         found = {
             "values": values,
-            "samples": _strip(generated_batch(system, protocol.plan, 0)[:count], protocol.num_classes),
+            "samples": strip(images.batch(0)[:count], protocol.num_classes),
         }
         bench.cache.put_json(key, found)
     return found
@@ -124,7 +136,18 @@ def _cached_time(system: System, bench: Bench) -> float:
     return milliseconds
 
 
-def _strip(pixels: Tensor, columns: int) -> str:
+def system_images(system: System, plan: Plan) -> LabelledImages:
+    """The images of a system: the plan's, or those that a folder holds already."""
+    return system.image_set(plan) if isinstance(system, FolderSystem) else generated_images(system, plan)
+
+
+def _require_size(images: ImageSet, real: ImageSet) -> None:
+    found, wanted = (tuple(one.batch(0).shape[:1:-1]) for one in (images, real))
+    if found != wanted:
+        raise ValueError(f"{images.title} holds images of {found} pixels, the real images have {wanted}")
+
+
+def strip(pixels: Tensor, columns: int) -> str:
     """uint8 [rows * columns, 3, H, W] -> base64 PNG, rows of `columns` images."""
     rows = len(pixels) // columns
     grid = pixels[: rows * columns].view(rows, columns, *pixels.shape[1:])

@@ -46,6 +46,14 @@ class MetricProtocol(Config):
             raise ValueError("the inception score needs `scores`, an extractor with logits")
         return self
 
+    def sentence(self) -> str:
+        """The footnote under every table."""
+        return (
+            f"Protocol “{self.name}”, which follows {self.source}: {self.num_images} images per system, seed "
+            f"{self.seed}, batches of {self.batch_size}, 8-bit by {self.rounding.replace('_', ' ')}, features of "
+            f"{self.features}, precision and recall with k = {self.precision_recall_k}."
+        )
+
 
 PROTOCOLS: dict[str, MetricProtocol] = {
     protocol.name: protocol

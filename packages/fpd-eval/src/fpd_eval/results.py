@@ -2,14 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from fpd_core.config import Config, explain
+from fpd_core.teachers.fashion import CLASSES
 from fpd_eval.curves import Curve
 from fpd_eval.machine import Machine
+from fpd_eval.presets import MetricProtocol
 from fpd_eval.protocol import EvaluationProtocol
 from fpd_eval.systems import Role
+
+
+class Printed(Config):
+    """A value that a paper prints for a measured system: never the same number as the measured one."""
+
+    value: float
+    source: str = Field(description="As in: FPD, table 2.")
+    title: str = Field(description="What the table shows.")
+    protocol: str
+    difference: str = Field("", description="How its protocol differs from ours; empty where they agree.")
+    note: str = Field("", description="About the row, by who read it off.")
 
 
 class Row(Config):
@@ -19,10 +33,30 @@ class Row(Config):
     role: Role
     steps: int
     network_evaluations: int
-    settings: dict[str, str | bool | float] = Field(description="Sampling options.")
-    ms_per_image: float = Field(description="On the machine of the result file, decoding included.")
+    settings: dict[str, Any] = Field(description="Sampling options.")
+    ms_per_image: float | None = Field(
+        description="On the machine of the result file, decoding included; None for finished images."
+    )
     values: dict[str, float]
-    samples: str = Field(description="Base64 PNG: the first measured images, one column per class.")
+    published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
+    note: str = Field("", description="What a reader of the numbers must know.")
+    samples: str = Field(description="Base64 PNG: the first measured images, one column per condition.")
+
+
+class GenEvalRow(Config):
+    """GenEval of one system. `values` and `errors` (standard errors) by published metric name, as `geneval_two`."""
+
+    name: str
+    steps: int | None
+    images: int
+    prompts: int
+    complete: bool = Field(description="Whether these are all 553 prompts: otherwise no GenEval scores.")
+    settings: str = Field(description="How images were made and judged; empty where no record tells.")
+    values: dict[str, float]
+    errors: dict[str, float]
+    published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
+    note: str = ""
+    samples: str = Field(description="Base64 JPEG: one prompt of every task; empty where the images are gone.")
 
 
 class Reference(Config):
@@ -37,26 +71,15 @@ class Results(Config):
     """A whole comparison."""
 
     format_version: int = 1
-    protocol: EvaluationProtocol
+    protocol: EvaluationProtocol | MetricProtocol | None = Field(description="Of `rows`; None where there are none.")
     machine: Machine
-    reference: Reference
+    reference: Reference | None
     rows: tuple[Row, ...]
+    conditions: tuple[str, ...] = Field(CLASSES, description="Columns of every row's samples.")
+    geneval: tuple[GenEvalRow, ...] = ()
+    prompts: tuple[str, ...] = Field((), description="Columns of every GenEval row's samples.")
+    warnings: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
-
-    def table(self) -> list[dict[str, str | int | float]]:
-        """One flat record per row, every number with the protocol it belongs to."""
-        protocol = self.protocol
-        return [
-            {
-                **row.model_dump(exclude={"values", "samples", "settings", "ms_per_image"}),
-                **row.values,
-                "ms_per_image": row.ms_per_image,
-                "protocol": protocol.name,
-                "num_images": protocol.num_images,
-                "seed": protocol.seed,
-            }
-            for row in self.rows
-        ]
 
 
 def read_results(path: Path) -> Results:

@@ -11,7 +11,8 @@ from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import Teacher
 from fpd_eval.cache import hash_json, hash_tensors
 
-Role = Literal["teacher", "untrained", "student"]
+Role = Literal["teacher", "untrained", "student", "baseline", "external"]
+"""`baseline`: another method's generator on a family of fpd; `external`: made by other software."""
 
 
 class System(Protocol):

@@ -1,59 +1,133 @@
-"""The result table in its forms: cells, terminal, Markdown, CSV."""
+"""The result tables in their forms: columns, terminal, Markdown, CSV. Published values have columns of their own."""
 
 import csv
 import html
 import io
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from fpd_eval.measures import COLUMNS, Column
-from fpd_eval.results import Results
+from fpd_eval.measures import COLUMNS, GENEVAL_COLUMNS, Column
+from fpd_eval.results import GenEvalRow, Printed, Results, Row
 
 ARROWS = {"lower": "↓", "higher": "↑"}
-TERMINAL_STYLES = {"teacher": "blue", "untrained": "dim", "student": "bold red"}
+STYLES = {"teacher": "blue", "untrained": "dim", "student": "bold red", "baseline": "magenta", "external": "green"}
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class TableColumn:
+    """One title and one text per row; `best` marks the best measured values."""
+
+    title: str
+    texts: list[str]
+    best: list[bool]
+    is_published: bool = False
 
 
 @dataclass(frozen=True)
 class Cells:
-    """The table as text: one list per row; `best[i][j]` marks the best value of a metric."""
+    """A table as text, by columns; `names` and `roles` of its rows."""
 
-    header: list[str]
-    rows: list[list[str]]
-    best: list[list[bool]]
+    names: list[str]
+    roles: list[str]
+    columns: list[TableColumn]
+
+    @property
+    def header(self) -> list[str]:
+        return [column.title for column in self.columns]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        return [list(texts) for texts in zip(*(column.texts for column in self.columns), strict=True)]
+
+    @property
+    def best(self) -> list[list[bool]]:
+        return [list(marks) for marks in zip(*(column.best for column in self.columns), strict=True)]
 
 
-def cells(results: Results, *, short: bool = False) -> Cells:
-    """System, steps, network evaluations, every known metric, milliseconds per image.
+def tables(results: Results, *, short: bool = False) -> list[Cells]:
+    """What there is to show: the protocol's table, GenEval's, or both.
 
     Args:
         short: titles for 80 columns, and only the metrics that have one.
     """
-    known = [name for name in COLUMNS if all(name in row.values for row in results.rows)]
-    shown = [name for name in known if COLUMNS[name].short] if short else known
-    best = {name: _best([row.values[name] for row in results.rows], COLUMNS[name].better) for name in shown}
-    titles = [_title(COLUMNS[name], short) for name in shown]
+    shown = []
+    if results.rows:
+        shown.append(cells(results, short=short))
+    if results.geneval:
+        shown.append(geneval_cells(results, short=short))
+    return shown
+
+
+def cells(results: Results, *, short: bool = False) -> Cells:
+    """System, steps, network evaluations, every known metric with what papers print, milliseconds per image."""
+    rows = results.rows
+    has_times = any(row.ms_per_image is not None for row in rows)
     return Cells(
-        header=[
-            *("System", "Steps", "Net.\nevals" if short else "Network evaluations"),
-            *titles,
-            "ms per\nimage" if short else "ms/image",
-        ],
-        rows=[
-            [
-                *(row.name, str(row.steps), str(row.network_evaluations)),
-                *(COLUMNS[name].text(row.values[name]) for name in shown),
-                f"{row.ms_per_image:.2f}",
-            ]
-            for row in results.rows
-        ],
-        best=[
-            [False, False, False, *(row.values[name] == best[name] for name in shown), False] for row in results.rows
+        names=[row.name for row in rows],
+        roles=[row.role for row in rows],
+        columns=[
+            _plain("System", rows, lambda row: row.name),
+            _plain("Steps", rows, lambda row: str(row.steps)),
+            _plain("Net.\nevals" if short else "Network evaluations", rows, lambda row: str(row.network_evaluations)),
+            *_metrics(results, rows, COLUMNS, short),
+            *([_plain("ms per\nimage" if short else "ms/image", rows, _time)] if has_times else []),
         ],
     )
+
+
+def geneval_cells(results: Results, *, short: bool = False) -> Cells:
+    """System, steps, the six tasks and overall, with what papers print."""
+    rows = results.geneval
+    return Cells(
+        names=[row.name for row in rows],
+        roles=["student"] * len(rows),
+        columns=[
+            _plain("GenEval", rows, lambda row: row.name if row.complete else f"{row.name} (partial)"),
+            _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
+            *_metrics(results, rows, GENEVAL_COLUMNS, short),
+        ],
+    )
+
+
+def _time(row: Row) -> str:
+    return ABSENT if row.ms_per_image is None else f"{row.ms_per_image:.2f}"
+
+
+def _plain(title: str, rows: Sequence[Any], text: Callable[[Any], str]) -> TableColumn:
+    return TableColumn(title, [text(row) for row in rows], [False] * len(rows))
+
+
+def _metrics(
+    results: Results, rows: Sequence[Row] | Sequence[GenEvalRow], columns: Mapping[str, Column], short: bool
+) -> list[TableColumn]:
+    """Every metric that some row has, each followed by its published column if a row has one."""
+    found = []
+    numbers = {key: number for number, (key, _) in enumerate(_sources(results), start=1)}
+    for name, column in columns.items():
+        if not any(name in row.values for row in rows) or (short and not column.short):
+            continue
+        # Partial scores are no scores, and no rivals.
+        rivals = [row.values[name] for row in rows if name in row.values and _complete(row)]
+        best = (min if column.better == "lower" else max)(rivals, default=None)
+        texts = [column.text(row.values[name]) if name in row.values else ABSENT for row in rows]
+        marks = [_complete(row) and row.values.get(name, None) == best is not None for row in rows]
+        found.append(TableColumn(_title(column, short), texts, marks))
+        if any(name in row.published for row in rows):
+            printed = [_printed(row.published.get(name, ()), column, numbers) for row in rows]
+            found.append(TableColumn("publ." if short else "published", printed, [False] * len(rows), True))
+    return found
+
+
+def _complete(row: Row | GenEvalRow) -> bool:
+    return not isinstance(row, GenEvalRow) or row.complete
 
 
 def _title(column: Column, short: bool) -> str:
@@ -61,29 +135,57 @@ def _title(column: Column, short: bool) -> str:
     return template.format(ARROWS[column.better])
 
 
-def _best(values: list[float], better: str) -> float:
-    return min(values) if better == "lower" else max(values)
+def _printed(values: Sequence[Printed], column: Column, numbers: Mapping[Any, int]) -> str:
+    """Each printed value once, with the numbers of its footnotes: `6.60¹˒² 6.79³`."""
+    found: dict[str, list[str]] = {}
+    for value in values:
+        text = column.text(value.value)
+        found.setdefault(text, []).append(str(numbers[_key(value)]).translate(SUPERSCRIPTS))
+    return " ".join(text + "˒".join(marks) for text, marks in found.items()) or ABSENT
 
 
-def terminal_table(results: Results) -> Table:
+def _key(value: Printed) -> tuple[str, ...]:
+    return (value.source, value.protocol, value.difference, value.note)
+
+
+def _sources(results: Results) -> list[tuple[tuple[str, ...], Printed]]:
+    """Every place a published value stands in, once, in the order of the tables."""
+    found: dict[tuple[str, ...], Printed] = {}
+    for rows, columns in ((results.rows, COLUMNS), (results.geneval, GENEVAL_COLUMNS)):
+        for name in columns:
+            for row in rows:
+                for value in row.published.get(name, ()):
+                    found.setdefault(_key(value), value)
+    return list(found.items())
+
+
+def footnotes(results: Results) -> list[str]:
+    """One sentence per numbered source of published values; it says where the protocols differ."""
+    return [
+        f"{str(number).translate(SUPERSCRIPTS)} {value.source} ({value.title}), "
+        + (f"not comparable as it stands: {value.difference}." if value.difference else f"protocol {value.protocol}.")
+        + (f" {value.note}" if value.note else "")
+        for number, (_, value) in enumerate(_sources(results), start=1)
+    ]
+
+
+def terminal_table(content: Cells) -> Table:
     """For a rich console of 80 columns; names are shown literally."""
-    content = cells(results, short=True)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for number, title in enumerate(content.header):
         if number == 0:
             table.add_column(Text(title), overflow="fold")
         else:
             table.add_column(Text(title), justify="right", no_wrap=True)
-    for row, marks, texts in zip(results.rows, content.best, content.rows, strict=True):
+    for role, marks, texts in zip(content.roles, content.best, content.rows, strict=True):
         first, *others = texts
         numbers = [Text(text, style="bold" if mark else "") for text, mark in zip(others, marks[1:], strict=True)]
-        table.add_row(Text(first, style=TERMINAL_STYLES[row.role]), *numbers)
+        table.add_row(Text(first, style=STYLES[role]), *numbers)
     return table
 
 
-def markdown_table(results: Results) -> str:
+def markdown_table(content: Cells) -> str:
     """GitHub Markdown; the best value of a column is bold, names are escaped."""
-    content = cells(results)
     lines = [
         "| " + " | ".join(content.header) + " |",
         "|:---" + "|---:" * (len(content.header) - 1) + "|",
@@ -101,10 +203,62 @@ def markdown_text(text: str) -> str:
 
 
 def csv_table(results: Results) -> str:
-    """Every number in full precision, with the protocol it belongs to."""
-    records = results.table()
+    """Every measured number in full precision with its protocol; published ones in fields of their own."""
+    protocol = results.protocol
+    return _csv(
+        [
+            {
+                **row.model_dump(exclude={"values", "samples", "settings", "ms_per_image", "published", "note"}),
+                **row.values,
+                "ms_per_image": row.ms_per_image,
+                **(
+                    {"protocol": protocol.name, "num_images": protocol.num_images, "seed": protocol.seed}
+                    if protocol
+                    else {}
+                ),
+                **_published_fields(row.published),
+            }
+            for row in results.rows
+        ]
+    )
+
+
+def geneval_csv(results: Results) -> str:
+    """GenEval's numbers in full precision with standard errors; published ones in fields of their own."""
+    return _csv(
+        [
+            {
+                **row.model_dump(include={"name", "steps", "images", "prompts", "complete"}),
+                **row.values,
+                **{f"{name}_error": error for name, error in row.errors.items()},
+                "protocol": "geneval",
+                **_published_fields(row.published),
+            }
+            for row in results.geneval
+        ]
+    )
+
+
+def _published_fields(published: Mapping[str, Sequence[Printed]]) -> dict[str, str]:
+    return {
+        f"published_{name}{suffix}": "; ".join(text(value) for value in values)
+        for name, values in published.items()
+        for suffix, text in PUBLISHED_FIELDS.items()
+    }
+
+
+PUBLISHED_FIELDS: dict[str, Callable[[Printed], str]] = {
+    "": lambda value: str(value.value),
+    "_source": lambda value: value.source,
+    "_protocol": lambda value: value.protocol,
+    "_difference": lambda value: value.difference,
+}
+
+
+def _csv(records: Sequence[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+    fields = dict.fromkeys(field for record in records for field in record)
+    writer = csv.DictWriter(buffer, list(fields), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return buffer.getvalue()

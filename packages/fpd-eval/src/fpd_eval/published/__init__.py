@@ -63,6 +63,7 @@ class PublishedValue:
     table: str
     protocol: str
     row: PublishedRow
+    title: str
 
     @property
     def source(self) -> str:
@@ -85,7 +86,9 @@ def published(metric: str, system: str, *, steps: int | None = None) -> tuple[Pu
         steps: only rows of this many network evaluations.
     """
     return tuple(
-        PublishedValue(row.values[metric], metric, table.paper, table.table, row.protocol or table.protocol, row)
+        PublishedValue(
+            row.values[metric], metric, table.paper, table.table, row.protocol or table.protocol, row, table.title
+        )
         for table in published_tables().tables
         for row in table.rows
         if metric in row.values and _letters(row.method) == _letters(system) and steps in (None, row.steps)

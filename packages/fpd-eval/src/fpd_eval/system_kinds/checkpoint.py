@@ -27,4 +27,4 @@ class CheckpointKind(SystemKind):
     def load(self, device: torch.device) -> System:
         teacher = open_teacher(self.teacher, device)
         load_public(teacher.network, self.weights)
-        return StudentSystem(self.name, Generator(teacher, self.generation, {}))
+        return StudentSystem(self.name, Generator(teacher, self.generation, {}), role="baseline")

@@ -79,7 +79,7 @@ class DiffusersKind(SystemKind):
 class DiffusersSystem:
     """A pipeline as a system. Images of one seed are the same on every device up to its arithmetic."""
 
-    role: Role = "student"
+    role: Role = "external"
 
     def __init__(self, config: DiffusersKind, pipeline: Any) -> None:
         self.name, self.steps, self._config, self._pipeline = config.name, config.steps, config, pipeline

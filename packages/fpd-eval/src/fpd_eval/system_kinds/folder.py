@@ -37,7 +37,7 @@ class FolderSystem:
         ValueError: no such folder, or no image in it.
     """
 
-    role: Role = "student"
+    role: Role = "external"
 
     def __init__(self, config: FolderKind) -> None:
         self.name, self.steps, self.settings = config.name, config.steps, dict(config.settings)

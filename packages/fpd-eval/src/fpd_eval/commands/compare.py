@@ -1,0 +1,207 @@
+"""`fpd-eval compare` and `fpd-eval report`: one table and one report of several systems."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fpd_eval.usage import given, user_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fpd_eval.compare import Candidate, Comparison
+    from fpd_eval.evaluate import Bench
+    from fpd_eval.named_bench import NamedBench
+    from fpd_eval.presets import MetricProtocol
+    from fpd_eval.protocol import EvaluationProtocol
+    from fpd_eval.results import Results
+
+SMALL = "small"
+
+
+def compare(
+    ckpt: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="Student folder; may be repeated.")
+    ] = None,
+    systems: Annotated[
+        list[Path] | None, typer.Option(metavar="JSON...", help="System files, as in: --systems a.json b.json.")
+    ] = None,
+    geneval: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE...", help="Finished GenEval: system's name, its results.jsonl."),
+    ] = None,
+    steps: Annotated[
+        list[int] | None, typer.Option(metavar="N...", help="Teacher steps, as in: --steps 1 2 4.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher family or weight folder; by default the student's own.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
+    protocol: Annotated[str, typer.Option(help="small (the bundled world), dimo, adm, clean or fdd.")] = SMALL,
+    reference: Annotated[
+        list[Path] | None, typer.Option(help="Of the other protocols: mu/sigma or images; may be repeated.")
+    ] = None,
+    num_images: Annotated[int | None, typer.Option(help="Generated images per system.")] = None,
+    num_references: Annotated[
+        int | None,
+        typer.Option("--num-references", "--num-reference", help="Real images to compare with; all by default."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="Report folder; by default `report` beside the first student, or here.")
+    ] = None,
+    run: Annotated[Path | None, typer.Option(help="Training run whose loss curves are shown.")] = None,
+    cache_dir: Annotated[Path, typer.Option(help="Where features and numbers are kept.")] = Path(".cache/fpd-eval"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
+) -> None:
+    """Teachers, students, baselines and folders of images: one table with the published values, one report.
+
+    --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
+    """
+    with user_errors():
+        from fpd_eval.compare import Comparison
+
+        ckpt = ckpt or []
+        students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
+        comparison = given(
+            Comparison,
+            students=students,
+            systems=systems,
+            geneval=[_named_file(argument) for argument in geneval or []],
+            steps=steps,
+            teacher=teacher,
+            sampler=sampler,
+            guidance_scale=guidance_scale,
+        )
+        wanted = _protocol(
+            protocol,
+            reference or [],
+            num_images=num_images,
+            num_references=num_references,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        results = _compare(comparison, wanted, reference or [], device=device, run=run, cache_dir=cache_dir)
+        _show(results, out or (students[0].folder.parent if students else Path()) / "report", as_json=as_json)
+
+
+def report(
+    results: Annotated[Path, typer.Option(help="`results.json` of an earlier comparison.")],
+    out: Annotated[Path, typer.Option(help="Report folder.")],
+) -> None:
+    """Write the report of an earlier comparison again."""
+    with user_errors():
+        from fpd_eval.results import read_results
+
+        _show(read_results(results), out, as_json=False)
+
+
+def _candidate(argument: str, *, alone: bool) -> "Candidate":
+    """`NAME=DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
+    from fpd_eval.compare import Candidate
+
+    name, separator, folder = argument.partition("=")
+    if separator and "/" not in name:
+        return given(Candidate, name=name, folder=folder)
+    path = Path(argument)
+    return given(Candidate, name="student" if alone else path.resolve().name, folder=path)
+
+
+def _named_file(argument: str) -> tuple[str, Path]:
+    name, separator, file = argument.partition("=")
+    if not (separator and name and file):
+        raise ValueError(f"--geneval is NAME=FILE, as in: --geneval TDM=geneval/TDM/results.jsonl; got {argument!r}")
+    return name, Path(file)
+
+
+def _protocol(
+    name: str, reference: "Sequence[Path]", *, num_references: int | None, **options: int | None
+) -> "EvaluationProtocol | MetricProtocol":
+    from fpd_eval.presets import MetricProtocol, protocol_called
+    from fpd_eval.protocol import EvaluationProtocol
+
+    if name == SMALL:
+        if reference:
+            raise ValueError("protocol 'small' has its own reference; name another --protocol for --reference")
+        return given(EvaluationProtocol, num_references=num_references, **options)
+    changed = {"num_reference": num_references, **options}
+    preset = protocol_called(name).model_dump()
+    return given(MetricProtocol, **preset | {key: value for key, value in changed.items() if value is not None})
+
+
+def _compare(
+    comparison: "Comparison",
+    protocol: "EvaluationProtocol | MetricProtocol",
+    references: "Sequence[Path]",
+    *,
+    device: str,
+    run: Path | None,
+    cache_dir: Path,
+) -> "Results":
+    from fpd_eval.compare import compare, entrants, read_kinds, system_classes
+    from fpd_eval.curves import METRICS, read_curves
+    from fpd_eval.machine import usable_device
+    from fpd_eval.protocol import EvaluationProtocol
+
+    beside = comparison.students[0].folder.parent if comparison.students else None
+    run = run or (beside if beside and (beside / METRICS).is_file() else None)
+    curves = read_curves(run) if run else ()
+    usable_device(device)
+    kinds, judged = read_kinds(comparison)
+    known = protocol.num_classes if isinstance(protocol, EvaluationProtocol) else None
+    measured = entrants(comparison, kinds, num_classes=known, device=device)
+    classes = next((found for one in measured if (found := system_classes(one.system))), 1)
+    bench = _bench(protocol, references, classes, device=device, cache_dir=cache_dir) if measured else None
+    return compare(measured, bench, judged=judged, device=device, curves=curves)
+
+
+def _bench(
+    protocol: "EvaluationProtocol | MetricProtocol",
+    references: "Sequence[Path]",
+    num_classes: int,
+    *,
+    device: str,
+    cache_dir: Path,
+) -> "Bench | NamedBench":
+    import torch
+    from rich.console import Console
+
+    from fpd_eval.cache import Cache
+    from fpd_eval.distribution import Place
+    from fpd_eval.evaluate import open_bench
+    from fpd_eval.named_bench import open_named_bench
+    from fpd_eval.progress import bars
+    from fpd_eval.protocol import EvaluationProtocol
+    from fpd_eval.ranks import ALONE
+
+    cache, track = Cache(cache_dir), bars(Console(stderr=True))
+    if isinstance(protocol, EvaluationProtocol):
+        return open_bench(protocol, cache, device=device, track=track)
+    place = Place(cache, torch.device(device), track, ALONE)
+    return open_named_bench(protocol, references, place, num_classes=num_classes)
+
+
+def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
+    """Write the report; print the table and the report's place, or only JSON."""
+    from rich.console import Console
+
+    from fpd_eval.report import write_report
+    from fpd_eval.tables import footnotes, tables, terminal_table
+
+    page = write_report(results, folder)
+    if as_json:
+        strips = {"__all__": {"samples"}}
+        print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
+        return
+    console = Console()
+    for table in tables(results, short=True):
+        console.print(terminal_table(table))
+    for text in [*footnotes(results), *results.warnings]:
+        console.print(text, markup=False, highlight=False, style="dim")
+    if results.protocol is not None:
+        console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
