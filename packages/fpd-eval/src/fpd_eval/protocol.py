@@ -57,10 +57,10 @@ class EvaluationProtocol(Config):
 
     def sentence(self) -> str:
         """The footnote under every table."""
-        references = "" if self.num_references is None else f"the first {self.num_references} images of "
+        part = "" if self.num_references is None else f"the first {self.num_references} images of "
         return (
             f"Protocol “{self.name}”: {self.num_images} images per system, classes interleaved, seed {self.seed}, "
-            f"batches of {self.batch_size}, images rounded to 8 bits, reference {references}{self.reference_images.name}. "
+            f"batches of {self.batch_size}, images rounded to 8 bits, reference {part}{self.reference_images.name}. "
             f"IS over {self.inception_splits} splits, precision and recall with k = {self.precision_recall_k}, density "
             f"and coverage with k = {self.density_coverage_k} ({'≤' if self.inclusive else '<'}), all four and IS in "
             "classifier space. ms/image: median on this machine, "
