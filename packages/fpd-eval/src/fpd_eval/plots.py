@@ -95,7 +95,7 @@ def _against_steps(axes: Axes, results: Results, metric: str) -> None:
 def geneval_bars(results: Results) -> bytes:
     """Bars of the six tasks and overall with standard errors; a hollow diamond is what a paper prints."""
     rows, palette = results.geneval, colours(results)
-    width = 0.84 / len(rows)
+    width = min(0.84 / len(rows), 0.3)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(max(9.2, 1.6 + 0.16 * len(rows) * len(GENEVAL_COLUMNS)), 3.8), layout="constrained")
         axes = figure.subplots()

@@ -15,7 +15,8 @@ CAPTIONS = {
     "geneval": "GenEval by task with standard errors over prompts. A white diamond is what a paper prints.",
     "curves": "Training of the student; pale: logged values, solid: running mean.",
     "samples": "The first measured images of every system: same classes, same seeds, none selected.",
-    "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected.",
+    "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected; the "
+    "notes name the seeds.",
 }
 PANELS = {
     "distance": ("fd_classifier", "fd_efficientnet", "fid", "sfid", "fdd"),

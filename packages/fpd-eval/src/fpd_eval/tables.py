@@ -33,7 +33,7 @@ class TableColumn:
 
 @dataclass(frozen=True)
 class Cells:
-    """A table as text, by columns; `names` and `roles` of its rows."""
+    """A table as text, by columns; `names` and `roles` of its rows, a role being empty where none is known."""
 
     names: list[str]
     roles: list[str]
@@ -56,7 +56,7 @@ def tables(results: Results, *, short: bool = False) -> list[Cells]:
     """What there is to show: the protocol's table, GenEval's, or both.
 
     Args:
-        short: titles for 80 columns, and only the metrics that have one.
+        short: for 80 columns: only the metrics that have short titles, and no published columns.
     """
     shown = []
     if results.rows:
@@ -88,11 +88,36 @@ def geneval_cells(results: Results, *, short: bool = False) -> Cells:
     rows = results.geneval
     return Cells(
         names=[row.name for row in rows],
-        roles=["student"] * len(rows),
+        roles=[""] * len(rows),
         columns=[
             _plain("GenEval", rows, lambda row: row.name if row.complete else f"{row.name} (partial)"),
             _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
             *_metrics(results, rows, GENEVAL_COLUMNS, short),
+        ],
+    )
+
+
+def published_cells(results: Results) -> Cells | None:
+    """Measured and published values one below the other, for terminals; None where no system has a published value."""
+    numbers = {key: number for number, (key, _) in enumerate(_sources(results), start=1)}
+    found = [
+        (row, column, name)
+        for rows, columns in ((results.rows, COLUMNS), (results.geneval, GENEVAL_COLUMNS))
+        for row in rows
+        for name, column in columns.items()
+        if name in row.published
+    ]
+    if not found:
+        return None
+    return Cells(
+        names=[row.name for row, _, _ in found],
+        roles=[""] * len(found),
+        columns=[
+            _plain("System", found, lambda one: one[0].name),
+            _plain("Steps", found, lambda one: ABSENT if one[0].steps is None else str(one[0].steps)),
+            _plain("Metric", found, lambda one: one[1].title),
+            _plain("measured", found, lambda one: one[1].text(one[0].values[one[2]])),
+            _plain("published", found, lambda one: _printed(one[0].published[one[2]], numbers)),
         ],
     )
 
@@ -120,9 +145,9 @@ def _metrics(
         texts = [column.text(row.values[name]) if name in row.values else ABSENT for row in rows]
         marks = [_complete(row) and row.values.get(name, None) == best is not None for row in rows]
         found.append(TableColumn(_title(column, short), texts, marks))
-        if any(name in row.published for row in rows):
-            printed = [_printed(row.published.get(name, ()), column, numbers) for row in rows]
-            found.append(TableColumn("publ." if short else "published", printed, [False] * len(rows), True))
+        if not short and any(name in row.published for row in rows):
+            printed = [_printed(row.published.get(name, ()), numbers) for row in rows]
+            found.append(TableColumn("published", printed, [False] * len(rows), is_published=True))
     return found
 
 
@@ -131,16 +156,16 @@ def _complete(row: Row | GenEvalRow) -> bool:
 
 
 def _title(column: Column, short: bool) -> str:
-    template = column.short if short and column.short else column.title + " {}"
+    template = column.short if short and column.short else column.title + "\N{NO-BREAK SPACE}{}"
     return template.format(ARROWS[column.better])
 
 
-def _printed(values: Sequence[Printed], column: Column, numbers: Mapping[Any, int]) -> str:
-    """Each printed value once, with the numbers of its footnotes: `6.60¹˒² 6.79³`."""
+def _printed(values: Sequence[Printed], numbers: Mapping[Any, int]) -> str:
+    """Each printed value once, with the numbers of its footnotes: `6.6¹˒² 6.79³`."""
     found: dict[str, list[str]] = {}
     for value in values:
-        text = column.text(value.value)
-        found.setdefault(text, []).append(str(numbers[_key(value)]).translate(SUPERSCRIPTS))
+        # As printed: our number of decimals would claim a precision that the paper does not.
+        found.setdefault(f"{value.value:g}", []).append(str(numbers[_key(value)]).translate(SUPERSCRIPTS))
     return " ".join(text + "˒".join(marks) for text, marks in found.items()) or ABSENT
 
 
@@ -180,7 +205,7 @@ def terminal_table(content: Cells) -> Table:
     for role, marks, texts in zip(content.roles, content.best, content.rows, strict=True):
         first, *others = texts
         numbers = [Text(text, style="bold" if mark else "") for text, mark in zip(others, marks[1:], strict=True)]
-        table.add_row(Text(first, style=STYLES[role]), *numbers)
+        table.add_row(Text(first, style=STYLES.get(role, "")), *numbers)
     return table
 
 

@@ -190,7 +190,7 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from fpd_eval.report import write_report
-    from fpd_eval.tables import footnotes, tables, terminal_table
+    from fpd_eval.tables import footnotes, published_cells, tables, terminal_table
 
     page = write_report(results, folder)
     if as_json:
@@ -198,8 +198,9 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
     console = Console()
-    for table in tables(results, short=True):
-        console.print(terminal_table(table))
+    for table in (*tables(results, short=True), published_cells(results)):
+        if table is not None:
+            console.print(terminal_table(table))
     for text in [*footnotes(results), *results.warnings]:
         console.print(text, markup=False, highlight=False, style="dim")
     if results.protocol is not None:

@@ -63,6 +63,8 @@ def geneval_row(judged: Judged) -> GenEvalRow:
     record = _record(judged.results.with_name("scores.json"))
     settings = {**record.images} if record else {}
     steps = judged.steps or settings.get("steps")
+    # A mean over other tasks or prompts beside full ones would be taken for the same number.
+    overall = {OVERALL: scores.overall} if scores.complete else {}
     return GenEvalRow(
         name=judged.name,
         steps=steps,
@@ -70,7 +72,7 @@ def geneval_row(judged: Judged) -> GenEvalRow:
         prompts=scores.prompts,
         complete=scores.complete,
         settings=_sentence(record) if record else "",
-        values={METRICS[tag]: task.score for tag, task in scores.tasks.items()} | {OVERALL: scores.overall},
+        values={METRICS[tag]: task.score for tag, task in scores.tasks.items()} | overall,
         errors={
             name: error
             for name, error in (
