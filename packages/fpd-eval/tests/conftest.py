@@ -18,7 +18,9 @@ from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.fashion import FashionTeacher
 from fpd_eval.cache import Cache
+from fpd_eval.cli import main
 from fpd_eval.curves import Curve
+from fpd_eval.extractors import EXTRACTORS
 from fpd_eval.machine import this_machine
 from fpd_eval.protocol import EvaluationProtocol
 from fpd_eval.results import Reference, Results, Row
@@ -160,3 +162,21 @@ def world(tmp_path_factory, write_idx):
     write_idx(assets / "data" / "t10k-images-idx3-ubyte.gz", random.integers(0, 256, size=(40, 28, 28)))
     write_idx(assets / "data" / "t10k-labels-idx1-ubyte.gz", np.arange(40) % 10)
     return folder
+
+
+@pytest.fixture
+def run(world, monkeypatch, capsys):
+    """Runs `fpd-eval` in the working folder: (exit code, stdout, stderr).
+
+    The classifier stands in for EfficientNet: distances in 1280 dimensions take seconds.
+    """
+    monkeypatch.chdir(world)
+    monkeypatch.setitem(EXTRACTORS, "efficientnet_lite0", EXTRACTORS["classifier"])
+
+    def run(*argv):
+        with pytest.raises(SystemExit) as exit_info:
+            main(argv)
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
+
+    return run

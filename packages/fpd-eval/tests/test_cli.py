@@ -8,27 +8,7 @@ import time
 
 import pytest
 
-from fpd_eval.cli import expand_lists, main
-from fpd_eval.extractors import EXTRACTORS
-
-
-@pytest.fixture
-def run(world, monkeypatch, capsys):
-    """Runs `fpd-eval` in the working folder: (exit code, stdout, stderr).
-
-    The classifier stands in for EfficientNet: distances in 1280 dimensions take seconds.
-    """
-    monkeypatch.chdir(world)
-    monkeypatch.setitem(EXTRACTORS, "efficientnet_lite0", EXTRACTORS["classifier"])
-
-    def run(*argv):
-        with pytest.raises(SystemExit) as exit_info:
-            main(argv)
-        captured = capsys.readouterr()
-        return exit_info.value.code, captured.out, captured.err
-
-    return run
-
+from fpd_eval.cli import expand_lists
 
 COMPARE = ("compare", "--ckpt", "runs/tiny/student", "--num-images", "20", "--batch-size", "10")
 
@@ -132,6 +112,8 @@ def test_ctrl_c_exits_with_130(run, monkeypatch):
         (["--steps", "1,2", "--seed", "3"], ["--steps", "1", "--steps", "2", "--seed", "3"]),
         (["--steps=4", "8"], ["--steps", "4", "--steps", "8"]),
         (["--steps", "-1"], ["--steps", "-1"]),
+        (["--systems", "a,b.json", "c.json"], ["--systems", "a,b.json", "--systems", "c.json"]),
+        (["--geneval", "a=x y.jsonl", "b=z"], ["--geneval", "a=x y.jsonl", "--geneval", "b=z"]),
         (["--steps", "--json"], ["--steps", "--json"]),
         (["--seed", "1", "2"], ["--seed", "1", "2"]),
     ],

@@ -1,5 +1,6 @@
 """The report folder: complete, escaped, self-contained, and the same when rendered again."""
 
+import base64
 import csv
 import io
 import json
@@ -12,9 +13,22 @@ from rich.console import Console
 
 from fpd_eval import plots
 from fpd_eval.curves import read_curves
-from fpd_eval.report import html_report, write_report
+from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.rows import Judged, geneval_row, shown_prompts
+from fpd_eval.presets import protocol_called
+from fpd_eval.printed import printed
+from fpd_eval.report import html_report, markdown_report, write_report
 from fpd_eval.results import read_results
-from fpd_eval.tables import cells, csv_table, markdown_table, terminal_table
+from fpd_eval.tables import (
+    cells,
+    csv_table,
+    footnotes,
+    geneval_cells,
+    geneval_csv,
+    markdown_table,
+    published_cells,
+    terminal_table,
+)
 
 HOSTILE = "<script>alert(1)|*</script>"
 
@@ -146,3 +160,154 @@ def test_long_curves_are_thinned(tmp_path):
 def test_a_folder_without_metrics_is_no_run(tmp_path):
     with pytest.raises(ValueError, match=re.escape("metrics.jsonl does not exist")):
         read_curves(tmp_path)
+
+
+def beside_published(results):
+    """The comparison with its eight-step teacher standing for the papers' MaskGIT teacher, under our own protocol."""
+    row = results.rows[2]
+    values = printed(row.values, "MaskGit", steps=8, protocol=results.protocol, settings={})
+    rows = [*results.rows[:2], row.model_copy(update={"published": values, "note": HOSTILE}), *results.rows[3:]]
+    return results.model_copy(update={"rows": tuple(rows)})
+
+
+def test_published_values_have_columns_of_their_own(results):
+    content = cells(beside_published(results))
+    place = content.header.index("IS ↑")
+    assert content.header[place + 1] == "published"
+    measured, beside = content.rows[2][place], content.rows[2][place + 1]
+    assert measured == f"{8.0 + 8 / 40.5:.2f}"
+    assert beside.startswith("222¹ ")  # FPD, table 2
+    assert {texts[place + 1] for number, texts in enumerate(content.rows) if number != 2} == {"–"}
+    assert not any(marks[place + 1] for marks in content.best)
+    assert cells(results).header.count("published") == 0
+
+
+def test_a_footnote_names_source_and_protocol_where_they_differ(results):
+    shown = beside_published(results)
+    assert footnotes(shown)[0] == (
+        "¹ FPD, table 2 (ImageNet 256x256, MaskGIT teacher), not comparable as it stands: measured by protocol "
+        "“dimo”, ours by “small”."
+    )
+    for text in (markdown_report(shown, {}), html_report(shown, {})):
+        assert "not comparable as it stands" in text
+    assert footnotes(results) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({}, ""),
+        ({"num_images": 1000}, "ours with num images 1000 instead of 50000"),
+        ({"precision_recall_k": 5, "seed": 7}, "ours with precision recall k 5 instead of 3"),
+    ],
+)
+def test_a_changed_preset_is_another_protocol(changes, difference):
+    protocol = protocol_called("dimo").model_copy(update=changes)
+    [value] = printed(["fid"], "FPD", steps=1, protocol=protocol, settings={})["fid"]
+    assert (value.value, value.source, value.difference) == (6.9, "FPD, table 2", difference)
+
+
+def test_another_guidance_scale_is_said():
+    protocol = protocol_called("coco30k")
+    values = printed(["fid"], "Meissonic", steps=16, protocol=protocol, settings={"guidance_scale": 3.0})["fid"]
+    assert [value.difference for value in values] == ["guidance scale 9 there, 3 here"]
+
+
+def test_systems_without_a_published_name_have_no_published_values(results):
+    assert printed(["fid"], None, steps=1, protocol=results.protocol, settings={}) == {}
+    assert published_cells(results) is None
+
+
+def test_csv_and_json_keep_published_values_apart(results, tmp_path):
+    shown = beside_published(results)
+    records = list(csv.DictReader(io.StringIO(csv_table(shown))))
+    assert float(records[2]["inception_score"]) == 8.0 + 8 / 40.5
+    assert records[2]["published_inception_score"].startswith("222.0; ")
+    assert records[2]["published_inception_score_protocol"].startswith("dimo; ")
+    assert records[2]["published_inception_score_source"].startswith("FPD, table 2; ")
+    assert records[0]["published_inception_score"] == ""
+    write_report(shown, tmp_path)
+    stored = json.loads((tmp_path / "results.json").read_text())["rows"][2]
+    assert stored["published"]["inception_score"][0]["value"] == 222
+    assert stored["published"]["inception_score"][0]["protocol"] == "dimo"
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """results.jsonl of all prompts, two images each, the first correct; a picture for one shown prompt."""
+    folder = tmp_path_factory.mktemp("geneval")
+    picture = folder / "picture.png"
+    Image.new("RGB", (40, 20), "red").save(picture)
+    first = shown_prompts()[0]
+    lines = [
+        {
+            "filename": str(picture if record["prompt"] == first else folder / f"{number}-{image}.png"),
+            "tag": record["tag"],
+            "prompt": record["prompt"],
+            "correct": image == 0,
+            "metadata": json.dumps(record),
+        }
+        for number, record in enumerate(make_prompts())
+        for image in range(2)
+    ]
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "part.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:20]))
+    return folder
+
+
+@pytest.fixture
+def with_geneval(results, judged):
+    rows = (
+        geneval_row(Judged(name="SDXL", results=judged / "results.jsonl", steps=50, published_as="SDXL")),
+        geneval_row(Judged(name=HOSTILE, results=judged / "part.jsonl", note=HOSTILE)),
+    )
+    return results.model_copy(update={"geneval": rows, "prompts": shown_prompts()})
+
+
+def test_geneval_scores_stand_beside_published_ones(with_geneval):
+    content = geneval_cells(with_geneval)
+    assert content.rows[0][:4] == ["SDXL", "50", "0.50", "0.98¹"]  # FPD, table 1
+    assert content.rows[0][-2:] == ["0.50", "0.55¹"]
+    assert "Printed 0.55; the mean of the row's columns is 0.5567." in footnotes(with_geneval)[0]
+    [full, _] = csv.DictReader(io.StringIO(geneval_csv(with_geneval)))
+    assert (full["geneval_overall"], full["published_geneval_overall"]) == ("0.5", "0.55")
+
+
+def test_partial_geneval_is_marked_and_wins_nothing(with_geneval):
+    content = geneval_cells(with_geneval)
+    assert content.rows[1][0] == f"{HOSTILE} (partial)"
+    assert content.rows[1][-2:] == ["–", "–"]
+    assert not any(content.best[1])
+    assert all(content.best[0][place] for place in range(2, 16, 2))
+
+
+def test_hostile_names_prompts_and_notes_are_shown_and_not_run(with_geneval, tmp_path):
+    hostile = with_geneval.model_copy(
+        update={"prompts": (HOSTILE, *with_geneval.prompts[1:]), "warnings": (f"{HOSTILE}: few images",)}
+    )
+    path = write_report(beside_published(hostile), tmp_path)
+    page = Page(path.read_text())
+    assert {"script", "link", "iframe"}.isdisjoint(page.tags)
+    assert {HOSTILE, f"{HOSTILE} (partial)", f"{HOSTILE}: {HOSTILE}", f"{HOSTILE}: few images"} <= set(page.texts)
+    assert all(source.startswith("data:image/") for source in page.sources)
+    assert any(source.startswith("data:image/jpeg;base64,") for source in page.sources)
+    assert "<script>" not in (tmp_path / "report.md").read_text()
+    assert {"geneval.png", "prompts.png", "geneval.csv"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_geneval_alone_makes_a_report(with_geneval, tmp_path):
+    alone = with_geneval.model_copy(update={"rows": (), "protocol": None, "reference": None, "curves": ()})
+    page = Page(write_report(alone, tmp_path).read_text())
+    assert "Image generators compared" in page.texts
+    assert not (tmp_path / "results.csv").exists()
+    assert read_results(tmp_path / "results.json") == alone
+
+
+def test_the_sample_strip_shows_the_prompts_image_and_grey_for_lost_ones(with_geneval):
+    strip = Image.open(io.BytesIO(base64.b64decode(with_geneval.geneval[0].samples)))
+    width = strip.width // 6
+    assert strip.height == width
+    red, grey = strip.getpixel((width // 2, width // 2)), strip.getpixel((3 * width // 2, width // 2))
+    assert red[0] > 240
+    assert max(red[1:]) < 20
+    assert max(abs(level - 211) for level in grey) < 4

@@ -101,6 +101,6 @@ GENEVAL_COLUMNS: dict[str, Column] = {
     "geneval_counting": Column("Counting", "Count {}", 2, "higher"),
     "geneval_colors": Column("Colors", "Color {}", 2, "higher"),
     "geneval_position": Column("Position", "Pos. {}", 2, "higher"),
-    "geneval_color_attr": Column("Attribution", "Attr. {}", 2, "higher"),
+    "geneval_color_attr": Column("Attrib.", "Attr. {}", 2, "higher"),
     "geneval_overall": Column("Overall", "All {}", 2, "higher"),
 }

@@ -156,7 +156,7 @@ def _complete(row: Row | GenEvalRow) -> bool:
 
 
 def _title(column: Column, short: bool) -> str:
-    template = column.short if short and column.short else column.title + "\N{NO-BREAK SPACE}{}"
+    template = column.short if short and column.short else column.title + " {}"
     return template.format(ARROWS[column.better])
 
 
