@@ -1,6 +1,6 @@
 """Sweep what the paper leaves open: short runs from one config, one table.
 
-    python ci/sweep.py --config configs/fashion-sweep.json --out runs/sweep
+    python ci/sweep.py --only base --only "guidance 2" --out runs/sweep
 
 Every variant is the same command with a few `--set`s, so each can be repeated alone. Finished variants are skipped.
 """
@@ -17,17 +17,23 @@ import typer
 OBJECTIVE = "method.objective"
 VARIANTS: dict[str, list[str]] = {
     "base": [],
+    "seed 1": ["seed=1"],
     "plain": [f"{OBJECTIVE}.weighting=plain"],
+    "plain, guidance 2": [f"{OBJECTIVE}.weighting=plain", f"{OBJECTIVE}.guidance_scale=2"],
     "1 draft": ["method.drafts_per_condition=1"],
+    "4 drafts": ["method.drafts_per_condition=4"],
     "8 drafts": ["method.drafts_per_condition=8"],
+    "32 drafts": ["method.drafts_per_condition=32"],
     "r_init 0.5": [f"{OBJECTIVE}.init_mask_ratio=0.5"],
     "r_init 0.7": [f"{OBJECTIVE}.init_mask_ratio=0.7"],
-    "r_init 0.95": [f"{OBJECTIVE}.init_mask_ratio=0.95"],
+    "r_init 0.97": [f"{OBJECTIVE}.init_mask_ratio=0.97"],
     "guidance 1": [f"{OBJECTIVE}.guidance_scale=1"],
-    "guidance 3": [f"{OBJECTIVE}.guidance_scale=3"],
+    "guidance 2": [f"{OBJECTIVE}.guidance_scale=2"],
+    "guidance 2.5": [f"{OBJECTIVE}.guidance_scale=2.5"],
+    "guidance 4": [f"{OBJECTIVE}.guidance_scale=4"],
     "lr 2e-4": ["optimizer.lr=2e-4"],
     "lr 1e-3": ["optimizer.lr=1e-3"],
-    "π in [0.3, 0.95]": [f"{OBJECTIVE}.remask.clamp=[0.3,0.95]"],
+    "π in [0.4, 0.95]": [f"{OBJECTIVE}.remask.clamp=[0.4,0.95]"],
     "π in [0.05, 0.7]": [f"{OBJECTIVE}.remask.clamp=[0.05,0.7]"],
     "nothing frozen": ["method.frozen=[]"],
     "soft estimator": [f"{OBJECTIVE}.estimator=soft"],
@@ -69,8 +75,8 @@ def measure(names: list[str], out: Path, num_images: int) -> list[dict]:
 
 
 def main(
-    config: Annotated[Path, typer.Option(help="The run all variants start from.")] = Path("configs/fashion-sweep.json"),
-    steps: Annotated[int, typer.Option(help="Optimizer steps per variant.")] = 150,
+    config: Annotated[Path, typer.Option(help="The run all variants start from.")] = Path("configs/fashion.json"),
+    steps: Annotated[int, typer.Option(help="Optimizer steps per variant.")] = 400,
     out: Annotated[Path, typer.Option(help="Folder of the runs and of sweep.md.")] = Path("runs/sweep"),
     num_images: Annotated[int, typer.Option(help="Images per variant.")] = 2000,
     parallel: Annotated[int, typer.Option(help="Runs at a time, one core each.")] = 2,
