@@ -14,7 +14,7 @@ CAPTIONS = {
     "precision_recall": "Precision and recall against the number of steps.",
     "geneval": "GenEval by task with standard errors over prompts. A white diamond is what a paper prints.",
     "curves": "Training of the student; pale: logged values, solid: running mean.",
-    "samples": "The first measured images of every system, none selected: same classes and, where it generates, same seeds.",
+    "samples": "The first measured images of every system: same classes and, where it generates, same seeds.",
     "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected; the "
     "notes name the seeds that are on record.",
 }
