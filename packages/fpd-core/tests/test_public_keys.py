@@ -1,9 +1,8 @@
-"""State-dict keys and shapes of the default networks against the lists of the public checkpoints, and files with exactly
-these keys, in their published containers, loaded into the default networks.
+"""Default networks against the public checkpoints' keys and shapes, and against files that hold exactly these.
 
-`data/public_keys.json` writes a list compactly: `{0..23}` and `{weight,bias}` stand for every number and word. The
-files take no room: torch files hold one element per tensor and a zero stride, safetensors are sparse; the networks live on
-the meta device, so only the bookkeeping runs, which is what is tested.
+`data/public_keys.json` writes a list compactly: `{0..23}` and `{weight,bias}` stand for every number and word.
+Files take no room: torch files hold one element per tensor and a zero stride, safetensors are sparse. Networks live
+on the meta device, so only the bookkeeping runs, which is what is tested.
 """
 
 import itertools
