@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 from torch import Tensor
 
 from fpd_eval.features import Outputs
-from fpd_eval.metrics import frechet_distance, inception_score, manifold_scores
+from fpd_eval.metrics import inception_score, manifold_scores
+from fpd_eval.metrics.frechet import Gaussian, frechet_between, gaussian
 from fpd_eval.protocol import EvaluationProtocol
 
 
@@ -35,6 +37,11 @@ class Sample:
 
     labels: Tensor
     outputs: Outputs
+
+    @cached_property
+    def gaussians(self) -> dict[str, Gaussian]:
+        """Mean and covariance of every extractor's features; the real sample meets every system."""
+        return {name: gaussian(output["features"]) for name, output in self.outputs.items()}
 
 
 def fd_classifier(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> dict[str, float]:
@@ -69,7 +76,7 @@ def class_accuracy(real: Sample, fake: Sample, protocol: EvaluationProtocol) -> 
 
 
 def _frechet(extractor: str, real: Sample, fake: Sample) -> float:
-    return frechet_distance(real.outputs[extractor]["features"], fake.outputs[extractor]["features"])
+    return frechet_between(real.gaussians[extractor], fake.gaussians[extractor])
 
 
 MEASURES: tuple[Callable[[Sample, Sample, EvaluationProtocol], dict[str, float]], ...] = (

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -19,6 +20,12 @@ class Gaussian:
     mean: Tensor
     covariance: Tensor
     count: int | None = None
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Σ^½, kept: the real side meets every system. Eigenvalues that rounding made negative are zero."""
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def gaussian(features: Features, name: str = "real") -> Gaussian:
@@ -69,7 +76,7 @@ def frechet_between(real: Gaussian, fake: Gaussian) -> float:
                 stacklevel=3,
             )
     mean_term = (real.mean - fake.mean).square().sum()
-    root_trace = _trace_sqrt_product(real.covariance, fake.covariance)
+    root_trace = _trace_sqrt_product(real.root, fake.covariance)
     return float(mean_term + real.covariance.trace() + fake.covariance.trace() - 2 * root_trace)
 
 
@@ -79,13 +86,11 @@ def _covariance(features: Tensor) -> Tensor:
     return centred.T @ centred / (len(features) - 1)
 
 
-def _trace_sqrt_product(a: Tensor, b: Tensor) -> Tensor:
-    """tr (AB)^½ for positive semi-definite [D, D], as the root eigenvalues of A^½ B A^½.
+def _trace_sqrt_product(root: Tensor, b: Tensor) -> Tensor:
+    """tr (AB)^½ for positive semi-definite A = root², B [D, D], as the root eigenvalues of A^½ B A^½.
 
     That matrix is symmetric and shares its eigenvalues with AB; `eigh` is 3 times faster than a general solver.
     Eigenvalues that rounding made negative are zero.
     """
-    values, vectors = torch.linalg.eigh(a)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     product: Tensor = torch.linalg.eigvalsh(root @ b @ root)
     return product.clamp(min=0).sqrt().sum()
