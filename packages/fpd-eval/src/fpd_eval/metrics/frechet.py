@@ -25,7 +25,8 @@ class Gaussian:
     def root(self) -> Tensor:
         """Σ^½, kept: the real side meets every system. Eigenvalues that rounding made negative are zero."""
         values, vectors = torch.linalg.eigh(self.covariance)
-        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        return root
 
 
 def gaussian(features: Features, name: str = "real") -> Gaussian:
