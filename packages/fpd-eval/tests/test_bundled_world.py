@@ -44,8 +44,9 @@ def test_the_tokenizer_reconstructs_and_uses_its_codebook(real):
     assert len(tokens.unique()) > 240
 
 
-@pytest.mark.parametrize("maker", ["teacher, 8 steps", "student, 1 step"])
-def test_images_show_what_was_asked_for(classifier, maker):
+@pytest.mark.parametrize(("maker", "least"), [("teacher, 8 steps", 0.9), ("student, 1 step", 0.85)])
+def test_images_show_what_was_asked_for(classifier, maker, least):
+    """On 1,000 images they are at 0.942 and 0.916."""
     labels = torch.arange(200) % 10
     if maker.startswith("student"):
         images = load_generator(ASSETS / "student").generate(labels, seed=1)
@@ -54,7 +55,7 @@ def test_images_show_what_was_asked_for(classifier, maker):
         condition = teacher.condition(labels)
         tokens = sample(teacher, condition, 8, generator=torch.Generator().manual_seed(1))
         images = teacher.decode(teacher.codebook[tokens], condition)
-    assert accuracy(classifier, images, labels) > 0.75
+    assert accuracy(classifier, images, labels) > least
 
 
 def test_student_and_teacher_share_tokenizer_and_frozen_parts():
