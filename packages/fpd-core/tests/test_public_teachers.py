@@ -175,6 +175,19 @@ def test_guidance_conventions_of_the_three_families():
     torch.testing.assert_close(per_image[1], (1 + w) * c[1] - w * u[1])
 
 
+def test_maskgits_softmax_temperature_is_the_inverse_of_ours():
+    """v1 multiplies the logits by 1.3, which sharpens; a temperature here divides them."""
+    teacher = maskgit_teacher()
+    condition = teacher.condition([0, 4])
+    logits = teacher.logits(torch.full((2, 16), teacher.mask_id), condition)
+    options = {"guidance_scale": 1.0, "guidance_start": None, "softmax_temperature": 1 / 1.3}
+    tokens = sample(teacher, condition, 1, generator=torch.Generator().manual_seed(3), **options)
+    sharper = (1.3 * logits).softmax(-1).flatten(0, 1)
+    expected = torch.multinomial(sharper, 1, generator=torch.Generator().manual_seed(3)).view(2, 16)
+    assert torch.equal(tokens, expected)
+    assert sharper.max() > logits.softmax(-1).max()
+
+
 def test_default_samplers_are_the_published_ones():
     v1 = maskgit_teacher().sampler
     at = [v1.progress(step, 8) for step in range(8)]

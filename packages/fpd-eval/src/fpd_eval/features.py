@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fpd_eval.batching import in_batches
 from fpd_eval.cache import Cache
 from fpd_eval.extractors import Extractor
 from fpd_eval.image_sets import ImageSet
@@ -89,14 +90,8 @@ def _extract_pieces(
 
 def _fitting(extractor: Extractor, pixels: Tensor, batch_size: int) -> dict[str, Tensor]:
     """Features of uint8 [B, 3, H, W], `batch_size` at a time or as many as fit the GPU's memory."""
-    while True:
-        try:
-            parts = [extractor(part) for part in torch.split(pixels, batch_size)]
-            return {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise ValueError("not one image fits the GPU's memory beside the networks; use --device cpu") from None
-            batch_size //= 2
+    parts = list(in_batches(lambda part: extractor(pixels[part]), len(pixels), batch_size))
+    return {name: torch.cat([part[name].float().cpu() for part in parts]) for name in parts[0]}
 
 
 def _require_finite(outputs: Mapping[str, Tensor], extractor: str, images: ImageSet, start: int) -> None:

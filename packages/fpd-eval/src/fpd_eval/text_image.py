@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fpd_eval.batching import in_batches
 from fpd_eval.paired_files import open_all
 from fpd_eval.progress import Track
 
@@ -35,10 +36,13 @@ def paired_features(
         ValueError: a file is absent, damaged or transparent.
     """
     shown, said = list[Tensor](), list[Tensor]()
+
+    def both(part: slice) -> tuple[Tensor, Tensor]:
+        return model.images(open_all(files[part])), model.texts(texts[part])
+
     with track(title, len(files)) as advance:
-        for start in range(0, len(files), batch_size):
-            part = slice(start, start + batch_size)
-            shown.append(model.images(open_all(files[part])))
-            said.append(model.texts(texts[part]))
-            advance(len(files[part]))
+        for pictures, words in in_batches(both, len(files), batch_size):
+            shown.append(pictures)
+            said.append(words)
+            advance(len(pictures))
     return torch.cat(shown), torch.cat(said)

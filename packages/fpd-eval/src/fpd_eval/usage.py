@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Section = TypeVar("Section", bound="BaseModel")
+AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
 
 
 @contextmanager
@@ -46,3 +47,12 @@ def given(section: type[Section], **values: Any) -> Section:
         return section.model_validate({name: value for name, value in values.items() if value is not None})
     except ValidationError as error:
         raise explain(error, "options") from None
+
+
+def batch_size_of(text: str) -> int | None:
+    """`--batch-size auto|N` -> N, or None for auto. Raises ValueError: neither."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"--batch-size is auto or a positive number, got {text!r}")

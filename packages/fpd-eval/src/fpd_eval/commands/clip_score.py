@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fpd_eval.usage import user_errors
+from fpd_eval.usage import AUTO_BATCH, batch_size_of, user_errors
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def clip_score(
     num_images: Annotated[int | None, typer.Option(min=1, help="Only the first captions.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of generated images.")] = 0,
     generate_batch: Annotated[int, typer.Option(min=1, help="Images per call of the system; changes them.")] = 16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the CLIP model.")] = 32,
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per call of the CLIP model.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
@@ -50,7 +50,12 @@ def clip_score(
             generate(system, wanted.texts, files, images, where, seed=seed, batch_size=generate_batch, track=track)
         found = find_paired(images, wanted.keys, spare=captions.keys)
         network = load_clip(model, path, where)
-        show(measure_clip_score(network, model, found, wanted.texts, batch_size=batch_size, track=track), as_json)
+        show(
+            measure_clip_score(
+                network, model, found, wanted.texts, batch_size=batch_size_of(batch_size) or AUTO_BATCH, track=track
+            ),
+            as_json,
+        )
 
 
 def generate(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.usage import given, user_errors
+from fpd_eval.usage import batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ def geneval(
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Score incomplete images, marked as partial.")
     ] = False,
-    batch_size: Annotated[int | None, typer.Option(help="Images per pass of the detector.")] = None,
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per pass of the detector.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
@@ -75,7 +75,7 @@ def geneval(
             clip_weights=clip_weights,
             options=_options(option or ()),
             allow_partial=allow_partial,
-            batch_size=batch_size,
+            batch_size=batch_size_of(batch_size),
             device=device,
             out=out,
         )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from fpd_eval.commands.clip_score import generate, show
-from fpd_eval.usage import user_errors
+from fpd_eval.usage import AUTO_BATCH, batch_size_of, user_errors
 
 
 def hps(
@@ -23,7 +23,7 @@ def hps(
     weights: Annotated[Path | None, typer.Option(metavar="FILE", help="HPS_v2*_compressed.pt, if elsewhere.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of generated images.")] = 0,
     generate_batch: Annotated[int, typer.Option(min=1, help="Images per call of the system; changes them.")] = 16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per call of the scoring model.")] = 32,
+    batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per call of the scoring model.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
@@ -48,4 +48,7 @@ def hps(
             generate(system, texts, files, images, where, seed=seed, batch_size=generate_batch, track=track)
         pairs = {style: (find_paired(images / style, wanted.keys), wanted.texts) for style, wanted in styles.items()}
         network = hps_model(version, path, where)
-        show(measure_hps(network, version, pairs, batch_size=batch_size, track=track), as_json)
+        show(
+            measure_hps(network, version, pairs, batch_size=batch_size_of(batch_size) or AUTO_BATCH, track=track),
+            as_json,
+        )

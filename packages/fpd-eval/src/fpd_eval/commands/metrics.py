@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.usage import given, user_errors
+from fpd_eval.usage import batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,9 @@ def metrics(
             if lacks and (only or not names):
                 raise ValueError(lacks[0])
             track = bars(Console(stderr=True)) if ranks.is_main else silent
-            place = Place(Cache(cache_dir), where, track, ranks, _batch_size(batch_size), _weight_paths(weights or []))
+            place = Place(
+                Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
+            )
             kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
             if save_images is not None:
@@ -92,14 +94,6 @@ def metrics(
 
 def _present(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ValueError(f"--batch-size is auto or a positive number, got {text!r}")
 
 
 def _weight_paths(arguments: list[str]) -> dict[str, Path]:

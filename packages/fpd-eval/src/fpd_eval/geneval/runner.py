@@ -11,6 +11,7 @@ from typing import Any
 
 from fpd_core.conditioning import PromptCondition
 from fpd_core.config import Config
+from fpd_eval.batching import in_batches
 from fpd_eval.cache import hash_file
 from fpd_eval.geneval.detection_folder import DetectionFolder
 from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
@@ -145,10 +146,13 @@ def detect(samples: Sequence[Sample], store: DetectionFolder, judges: Judges) ->
     colors = judges.colors().identity if any(map(_color_classes, waiting)) else {}
     store.claim({**detector.identity, **colors})
     best = 0.0
+
+    def seen(part: slice) -> tuple[Sequence[Sample], Sequence[Detections]]:
+        return waiting[part], detector([sample.open() for sample in waiting[part]])
+
     with judges.track("detections", len(waiting)) as advance:
-        for start in range(0, len(waiting), judges.batch_size):
-            batch = waiting[start : start + judges.batch_size]
-            for sample, found in zip(batch, detector([sample.open() for sample in batch]), strict=True):
+        for batch, detected in in_batches(seen, len(waiting), judges.batch_size):
+            for sample, found in zip(batch, detected, strict=True):
                 store.write(sample, colored(sample, found, judges), hash_file(sample.path))
                 best = max([best, *(box.score for boxes in found.values() for box in boxes)])
             advance(len(batch))
