@@ -34,6 +34,10 @@ def explain(error: ValidationError, source: str) -> ConfigError:
         if problem["type"] == "union_tag_not_found":
             lines.append(f"{source}: {place}: this section needs a 'name' that says which kind it is")
             continue
+        if problem["type"] == "union_tag_invalid":
+            known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+            lines.append(f"{source}: {place}: {nearest(problem['ctx']['tag'], known, 'name')}")
+            continue
         value = problem["input"]
         found = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
         lines.append(f"{source}: {place}: {problem['msg'].removeprefix('Value error, ')}{found}")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Tag, ValidationError
 
 from fpd_core.config import explain, nearest
 from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
@@ -19,11 +19,22 @@ TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
     "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),
 }
 
+DEFAULT = "fashion"
+
+
+def _family_of(value: Any) -> str | None:
+    """A section that only changes `path` keeps the bundled family."""
+    if isinstance(value, Mapping):
+        return str(value.get("name", DEFAULT))
+    return value.name if isinstance(value, TeacherConfig) else None
+
+
 if TYPE_CHECKING:
     AnyTeacherConfig = TeacherConfig
 else:
     # The union of all sections, so that configs and the JSON schema know every family and its keys.
-    AnyTeacherConfig = Annotated[Union[tuple(section for section, _ in TEACHERS.values())], Field(discriminator="name")]  # noqa: UP007
+    _SECTIONS = tuple(Annotated[section, Tag(name)] for name, (section, _) in TEACHERS.items())
+    AnyTeacherConfig = Annotated[Union[_SECTIONS], Discriminator(_family_of)]  # noqa: UP007
 
 __all__ = ["TEACHERS", "AnyTeacherConfig", "SamplerConfig", "Teacher", "TeacherConfig", "load_teacher", "rebuild"]
 
