@@ -11,6 +11,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     LCMScheduler,
+    LDMTextToImagePipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -289,3 +290,17 @@ def test_sdxl_pipelines_run_as_dmd2_is_published(parts):
     made = sdxl(list(PROMPTS.prompts), generator=generator, **options).images
     assert rival.network_evaluations == 1
     np.testing.assert_array_equal(rival.images(PROMPTS, seed=7).permute(0, 2, 3, 1), made)
+
+
+def test_ldm_pipelines_run(parts, tmp_path):
+    base = StableDiffusionPipeline.from_pretrained(parts / "base", safety_checker=None)
+    ldm = LDMTextToImagePipeline(
+        vqvae=base.vae, bert=base.text_encoder, tokenizer=base.tokenizer, unet=base.unet, scheduler=base.scheduler
+    )
+    ldm.save_pretrained(tmp_path / "ldm")
+    section = {"name": "LDM", "pipeline": "LDMTextToImagePipeline", "base": {"repo": str(tmp_path / "ldm")}}
+    config = DiffusersKind.model_validate(section | {"steps": 2, "guidance_scale": 6.0, "dtype": "float32"})
+    made = config.load(CPU).images(PROMPTS, seed=4)
+    options = {"num_inference_steps": 2, "guidance_scale": 6.0, "output_type": "np"}
+    expected = ldm(list(PROMPTS.prompts), generator=torch.Generator("cpu").manual_seed(4), **options).images
+    assert torch.equal(made, torch.from_numpy(expected).permute(0, 3, 1, 2).float())
