@@ -193,6 +193,17 @@ def test_default_samplers_are_the_published_ones():
     at = [v1.progress(step, 8) for step in range(8)]
     assert [float(v1.guidance_at(torch.tensor(p))) - 1 for p in at] == pytest.approx([3 * k / 7 for k in range(8)])
     assert (v1.rule, v1.schedule, v1.confidence_temperature) == ("v1", "arccos", 4.5)
+    second = maskgen_teacher().sampler
+    assert (second.rule, second.schedule, second.confidence, second.annealed_draws) == (
+        "floor",
+        "arccos",
+        "logit",
+        True,
+    )
+    at = [second.progress(step, 16) for step in (0, 7, 15)]  # rows 1, 8 and 16 of the published table
+    assert [float(second.guidance_at(torch.tensor(p))) - 1 for p in at] == pytest.approx([1.106, 6.5, 12], abs=5e-4)
+    assert [float(second.softmax_temperature_at(torch.tensor(p))) for p in at] == pytest.approx([1.25, 0.9, 0.5])
+    assert [second.confidence_temperature * (1 - p) for p in at] == [1.875, 1.0, 0.0]
     third = meissonic_teacher().sampler
     assert [third.confidence_temperature * (1 - third.progress(k, 5)) for k in range(5)] == [2, 1.5, 1, 0.5, 0]
     assert (third.guidance_scale, third.guidance_start, third.schedule) == (9.0, None, "cosine")
