@@ -17,13 +17,14 @@ from fpd_core.networks.classifier import Classifier, ClassifierConfig
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.fashion import FashionTeacher
-from fpd_eval.cache import Cache
+from fpd_eval.bench.curves import Curve
+from fpd_eval.bench.rows import Reference, Results, Row
 from fpd_eval.cli import main
-from fpd_eval.curves import Curve
 from fpd_eval.extractors import EXTRACTORS
-from fpd_eval.machine import this_machine
-from fpd_eval.protocol import EvaluationProtocol
-from fpd_eval.results import Reference, Results, Row
+from fpd_eval.protocols import PROTOCOLS
+from fpd_eval.runtime.cache import Cache
+from fpd_eval.runtime.machine import this_machine
+from fpd_eval.systems.system import GeneratingSystem
 
 
 @pytest.fixture(scope="session")
@@ -43,15 +44,19 @@ def protocol(tmp_path, write_idx):
     random = np.random.default_rng(0)
     write_idx(tmp_path / "images.gz", random.integers(0, 256, size=(30, 28, 28)))
     write_idx(tmp_path / "labels.gz", np.arange(30) % 3)
-    return EvaluationProtocol(
-        num_images=24,
-        class_names=("ankle", "bag", "coat"),
-        batch_size=10,
-        inception_splits=2,
-        reference_images=tmp_path / "images.gz",
-        reference_labels=tmp_path / "labels.gz",
-        timing_batch_size=2,
-        timing_repeats=1,
+    small = PROTOCOLS["small"]
+    return small.model_copy(
+        update={
+            "metrics": small.compared,
+            "num_images": 24,
+            "class_names": ("ankle", "bag", "coat"),
+            "batch_size": 10,
+            "inception_splits": 2,
+            "reference": tmp_path / "images.gz",
+            "reference_labels": tmp_path / "labels.gz",
+            "timing_batch_size": 2,
+            "timing_repeats": 1,
+        }
     )
 
 
@@ -60,7 +65,7 @@ def cache(tmp_path):
     return Cache(tmp_path / "cache")
 
 
-class NoiseSystem:
+class NoiseSystem(GeneratingSystem):
     """Images of seeded noise whose brightness tells the class; counts its calls."""
 
     name, role, steps, network_evaluations, num_classes = "noise", "student", 1, 1, 3
@@ -92,8 +97,10 @@ class PoolExtractor:
 def small_world(protocol, cache, monkeypatch):
     """`open_bench` without trained weights: system class, extractors, protocol and cache."""
     extractors = {name: PoolExtractor(name) for name in ("classifier", "efficientnet_lite0")}
-    monkeypatch.setattr("fpd_eval.evaluate.load_extractor", lambda name, *_: extractors[name])
-    return SimpleNamespace(system=NoiseSystem, extractors=extractors, protocol=protocol, cache=cache)
+    monkeypatch.setattr("fpd_eval.bench.bench.load_extractor", lambda name, *_: extractors[name])
+    return SimpleNamespace(
+        system=NoiseSystem, extractors=extractors, protocol=protocol, cache=cache, plan=protocol.plan(3)
+    )
 
 
 def png_strip(columns):
@@ -124,7 +131,7 @@ def results():
     rows = [make_row("teacher", "teacher", steps, 40.5 / steps) for steps in (1, 2, 8)]
     rows += [make_row("untrained", "untrained", 1, 77.25), make_row("<script>alert(1)|*</script>", "student", 1, 6.125)]
     return Results(
-        protocol=EvaluationProtocol(),
+        protocol=PROTOCOLS["small"],
         machine=this_machine(torch.device("cpu")),
         reference=Reference(
             num_images=10000, values={"inception_score": 9.5, "class_accuracy": 0.93}, samples=png_strip(10)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpd_eval.image_files import open_images
+from fpd_eval.images.image_files import open_images
 
 
 def picture(size=(8, 8), mode="RGB", seed=0):

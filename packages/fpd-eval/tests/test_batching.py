@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fpd_eval.batching import in_batches
-from fpd_eval.usage import batch_size_of
+from fpd_eval.commands.usage import batch_size_of
+from fpd_eval.runtime.batching import in_batches
 
 
 @pytest.mark.parametrize(("fits", "sizes"), [(8, [4, 4, 2]), (3, [2, 2, 2, 2, 2]), (1, [1] * 10)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fpd_eval.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 
 def test_tensors_come_back_exactly(cache):
@@ -59,5 +59,5 @@ def test_hashes_depend_on_content_and_not_on_order():
 
 def test_keys_depend_on_the_code_version(cache, monkeypatch):
     before = cache.key("features", part=1)
-    monkeypatch.setattr("fpd_eval.cache.CODE_VERSION", 999)
+    monkeypatch.setattr("fpd_eval.runtime.cache.CODE_VERSION", 999)
     assert cache.key("features", part=1) != before

@@ -99,7 +99,7 @@ def test_usage_errors_exit_with_2(run, arguments):
 
 
 def test_ctrl_c_exits_with_130(run, monkeypatch):
-    monkeypatch.setattr("fpd_eval.compare.systems", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("fpd_eval.report.entrants.systems", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     code, _, err = run(*COMPARE)
     assert code == 130
     assert err.startswith("interrupted")

@@ -19,6 +19,7 @@ from fpd_eval.extractors import open_clip_towers
 from fpd_eval.extractors.open_clip_towers import clip_score_model, plain_tokens, prefixed_tokens
 from fpd_eval.extractors.transformers_clip import TransformersClip
 from fpd_eval.metrics.clip_score import clip_score_vit_g, clip_score_vit_l, cosines
+from fpd_eval.systems.system import GeneratingSystem
 
 CPU = torch.device("cpu")
 TEXTS = ["a photo of a red bench", "two dogs", "many words " * 60]
@@ -226,13 +227,13 @@ def test_the_command_scores_with_the_other_model(folder, scene, capsys):
 
 
 def test_the_command_makes_missing_images_with_a_system(tiny, tmp_path, capsys, monkeypatch):
-    class Painter:
+    class Painter(GeneratingSystem):
         name, role, steps, network_evaluations, settings, fingerprint = "painter", "student", 1, 1, {}, "p"
 
         def images(self, condition, *, seed):
             return torch.full((len(condition), 3, 40, 40), 0.5)
 
-    monkeypatch.setattr("fpd_eval.system_kinds.student.StudentKind.load", lambda self, device: Painter())
+    monkeypatch.setattr("fpd_eval.systems.student.StudentKind.load", lambda self, device: Painter())
     (tmp_path / "a.json").write_text('{"kind": "student", "name": "painter", "folder": "x"}')
     (tmp_path / "captions.txt").write_text("a\nb\nc\n")
     arguments = ["--images", tmp_path / "made", "--prompts", tmp_path / "captions.txt", "--weights", tiny[1]]

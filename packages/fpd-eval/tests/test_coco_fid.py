@@ -9,8 +9,8 @@ from PIL import Image
 
 from fpd_eval.extractors import load_extractor
 from fpd_eval.extractors.inception_coco import CocoInception, coco_resize
-from fpd_eval.presets import protocol_called
-from fpd_eval.prompts import read_prompts
+from fpd_eval.images.prompts import read_prompts
+from fpd_eval.protocols import protocol_called
 
 
 def picture(seed, width, height):

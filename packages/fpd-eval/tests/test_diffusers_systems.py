@@ -22,10 +22,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import ClassCondition, PromptCondition
 from fpd_core.config import ConfigError
-from fpd_eval.published import published
-from fpd_eval.system_kinds import read_system
-from fpd_eval.system_kinds.diffusion import DiffusersKind
-from fpd_eval.system_kinds.flow_schedulers import OneStepScheduler, RectifiedFlowScheduler
+from fpd_eval.report.published import published
+from fpd_eval.systems import read_system
+from fpd_eval.systems.diffusion import DiffusersKind
+from fpd_eval.systems.flow_schedulers import OneStepScheduler, RectifiedFlowScheduler
 
 CPU = torch.device("cpu")
 PROMPTS = PromptCondition(("a red bench", "two dogs", "a hat"))

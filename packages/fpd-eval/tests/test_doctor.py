@@ -9,7 +9,7 @@ import pytest
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import ConfigError
 from fpd_eval.cli import main
-from fpd_eval.weights import EVAL_WEIGHTS, locate, read_state
+from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate, read_state
 
 
 @pytest.fixture

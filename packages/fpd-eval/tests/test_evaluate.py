@@ -8,14 +8,15 @@ import pytest
 import torch
 from PIL import Image
 
-from fpd_eval.cache import Cache
-from fpd_eval.evaluate import measure, open_bench, reference
-from fpd_eval.image_sets import generated_batch, generated_images, labelled_idx_images, to_uint8
-from fpd_eval.timing import milliseconds_per_image
+from fpd_eval.bench.bench import Place, open_bench
+from fpd_eval.bench.measure import measure, measure_reference
+from fpd_eval.bench.timing import milliseconds_per_image
+from fpd_eval.images.image_set import idx_images, to_uint8
+from fpd_eval.runtime.cache import Cache
 
 
 def real_images(protocol):
-    return labelled_idx_images(protocol.reference_images, protocol.reference_labels, protocol.batch_size)
+    return idx_images(protocol.reference, protocol.batch_size, labels_path=protocol.reference_labels)
 
 
 def without_time(row):
@@ -45,87 +46,88 @@ def test_real_images_are_padded_grey(protocol):
 
 def test_conditions_are_interleaved_and_seeds_differ_per_batch(small_world):
     system = small_world.system()
-    images = generated_images(system, small_world.protocol.plan)
+    images = system.image_set(small_world.plan)
     assert [len(batch) for batch in images.batches()] == [10, 10, 4]
     assert [label for labels, _ in system.calls for label in labels] == [0, 1, 2] * 8 == images.labels.tolist()
     assert len({seed for _, seed in system.calls}) == 3
 
 
 def test_a_batch_does_not_depend_on_those_before_it(small_world):
-    batches = list(generated_images(small_world.system(), small_world.protocol.plan).batches())
-    assert torch.equal(generated_batch(small_world.system(), small_world.protocol.plan, 10), batches[1])
+    batches = list(small_world.system().image_set(small_world.plan).batches())
+    assert torch.equal(small_world.system().image_set(small_world.plan).batch(10), batches[1])
 
 
 def test_class_accuracy_counts_predictions_equal_to_conditions(small_world):
-    row = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    row = measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache)))
     assert row.values["class_accuracy"] == 1.0
 
     class Swapped(small_world.system):
         def images(self, condition, *, seed):
             return super().images(type(condition)(condition.labels.clamp(max=1)), seed=seed)
 
-    row = measure(Swapped("swapped"), open_bench(small_world.protocol, small_world.cache))
+    row = measure(Swapped("swapped"), open_bench(small_world.protocol, Place(small_world.cache)))
     assert row.values["class_accuracy"] == pytest.approx(2 / 3)
 
 
 def test_equal_seeds_give_equal_rows_and_other_seeds_do_not(small_world, tmp_path):
     def row(seed, folder):
         protocol = small_world.protocol.model_copy(update={"seed": seed})
-        return without_time(measure(small_world.system(), open_bench(protocol, Cache(tmp_path / folder))))
+        return without_time(measure(small_world.system(), open_bench(protocol, Place(Cache(tmp_path / folder)))))
 
     assert row(1, "one") == row(1, "two")
     assert row(1, "three")["values"] != row(2, "three")["values"]
 
 
 def test_a_second_measurement_makes_no_images(small_world):
-    first = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    first = measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache)))
     again = small_world.system()
-    assert measure(again, open_bench(small_world.protocol, small_world.cache)) == first
+    assert measure(again, open_bench(small_world.protocol, Place(small_world.cache))) == first
     assert again.calls == []
 
 
 def test_changed_weights_of_an_extractor_are_extracted_again_alone(small_world):
-    measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache)))
     for extractor in small_world.extractors.values():
         extractor.calls = 0
     small_world.extractors["classifier"].fingerprint = "retrained"
-    measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache)))
     assert small_world.extractors["classifier"].calls == 3 + 3
     assert small_world.extractors["efficientnet_lite0"].calls == 0
 
 
 def test_changed_weights_of_a_system_are_measured_again(small_world):
-    bench = open_bench(small_world.protocol, small_world.cache)
+    bench = open_bench(small_world.protocol, Place(small_world.cache))
     measure(small_world.system("before"), bench)
     changed = small_world.system("after")
     measure(changed, bench)
     assert changed.calls
 
 
-@pytest.mark.parametrize("kind", ["features", "metrics", "time"])
+@pytest.mark.parametrize("kind", ["features", "metric", "time"])
 def test_a_damaged_cache_file_is_named_and_recomputed(small_world, kind):
-    expected = without_time(measure(small_world.system(), open_bench(small_world.protocol, small_world.cache)))
+    expected = without_time(measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache))))
     if kind == "features":
-        next(small_world.cache.folder.glob("metrics-*")).unlink()
+        for path in small_world.cache.folder.glob("metric-*"):
+            path.unlink()
     for path in small_world.cache.folder.glob(f"{kind}-*"):
         path.write_bytes(path.read_bytes()[:-9])
     with pytest.warns(UserWarning, match=rf"{kind}-\w+\.(safetensors|json) is damaged"):
-        found = without_time(measure(small_world.system(), open_bench(small_world.protocol, small_world.cache)))
+        found = without_time(measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache))))
     assert found == expected
 
 
 def test_samples_are_the_first_measured_images(small_world):
-    row = measure(small_world.system(), open_bench(small_world.protocol, small_world.cache))
+    row = measure(small_world.system(), open_bench(small_world.protocol, Place(small_world.cache)))
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(row.samples))))
     assert picture.shape == (3 * 32, 3 * 32, 3)
-    first = generated_batch(small_world.system(), small_world.protocol.plan, 0)
+    first = small_world.system().image_set(small_world.plan).batch(0)
     assert np.array_equal(picture[32:64, :32].transpose(2, 0, 1), first[3].numpy())
     assert np.array_equal(picture[:32, 64:].transpose(2, 0, 1), first[2].numpy())
 
 
 def test_reference_strip_shows_one_class_per_column(small_world):
-    bench = open_bench(small_world.protocol, small_world.cache)
-    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(reference(bench).samples))))
+    bench = open_bench(small_world.protocol, Place(small_world.cache))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(measure_reference(bench).samples))))
     pixels = next(iter(real_images(small_world.protocol).batches()))
     # Labels are i mod 3: the second image of class 2 is image 5.
     assert np.array_equal(picture[32:64, 64:].transpose(2, 0, 1), pixels[5].numpy())
@@ -140,19 +142,19 @@ def test_time_is_the_median_after_a_warm_up(small_world, monkeypatch):
 
 
 def test_a_truncated_reference_is_refused(small_world):
-    path = small_world.protocol.reference_images
+    path = small_world.protocol.reference
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"images\.gz"):
-        open_bench(small_world.protocol, small_world.cache)
+        open_bench(small_world.protocol, Place(small_world.cache))
 
 
 def test_a_protocol_may_compare_with_the_first_real_images_only(small_world):
-    protocol = small_world.protocol.model_copy(update={"num_references": 5})
-    images = labelled_idx_images(protocol.reference_images, protocol.reference_labels, 4, protocol.num_references)
+    protocol = small_world.protocol.model_copy(update={"num_reference": 5})
+    images = idx_images(protocol.reference, 4, protocol.num_reference, labels_path=protocol.reference_labels)
     whole = real_images(protocol)
     assert torch.equal(torch.cat(list(images.batches())), torch.cat(list(whole.batches()))[:5])
     assert torch.equal(images.labels, whole.labels[:5])
     assert images.identity != whole.identity
     assert "the first 5 images of" in protocol.sentence()
     with pytest.raises(ValueError, match="the protocol asks for 100000"):
-        labelled_idx_images(protocol.reference_images, protocol.reference_labels, 4, 100000)
+        idx_images(protocol.reference, 4, 100000)

@@ -14,11 +14,13 @@ from fpd_core.conditioning import ClassCondition
 from fpd_core.config import ConfigError
 from fpd_core.generator import GenerationConfig
 from fpd_core.teachers import load_teacher
-from fpd_eval.generate import write_images
-from fpd_eval.image_sets import Plan, batch_seed
-from fpd_eval.paired_files import find_paired, open_rgb
-from fpd_eval.progress import silent
-from fpd_eval.system_kinds import read_system
+from fpd_eval.images.paired_files import find_paired, open_rgb
+from fpd_eval.images.plan import ClassPlan as Plan
+from fpd_eval.images.plan import batch_seed
+from fpd_eval.runtime.progress import silent
+from fpd_eval.systems import read_system
+from fpd_eval.systems.system import GeneratingSystem
+from fpd_eval.systems.write_images import write_images
 
 CPU = torch.device("cpu")
 LABELS = ClassCondition(torch.tensor([0, 3, 9]))
@@ -163,7 +165,7 @@ def test_a_checkpoint_of_another_network_is_answered(tmp_path):
         kind.load(CPU)
 
 
-class Painter:
+class Painter(GeneratingSystem):
     """The grey level of an image is the length of its prompt; counts its calls."""
 
     name, role, steps, network_evaluations, settings, fingerprint = "painter", "student", 1, 1, {}, "painter"

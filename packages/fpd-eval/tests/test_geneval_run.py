@@ -18,7 +18,8 @@ from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.layout import Sample, read_layout
 from fpd_eval.geneval.results import read_results
 from fpd_eval.geneval.runner import Judges, evaluate, generate
-from fpd_eval.ranks import Ranks
+from fpd_eval.runtime.ranks import Ranks
+from fpd_eval.systems.system import GeneratingSystem
 
 SIZE = 16
 
@@ -73,7 +74,7 @@ def judges(networks, eyes):
     return Judges(detector=networks.open, colors=lambda: eyes)
 
 
-class FakeSystem:
+class FakeSystem(GeneratingSystem):
     """A text-conditional system; prompts with a bench have a bright first pixel."""
 
     name, role, steps, network_evaluations, fingerprint = "fake", "student", 1, 1, "abc"

@@ -12,8 +12,8 @@ from fpd_core.checkpoints import CheckpointError
 from fpd_eval.cli import main
 from fpd_eval.extractors import open_clip_towers
 from fpd_eval.extractors.open_clip_towers import hps_model, plain_tokens
+from fpd_eval.images.prompts import read_hps_prompts
 from fpd_eval.metrics.hpsv2 import aggregate, hps_scores, one_version
-from fpd_eval.prompts import read_hps_prompts
 
 CPU = torch.device("cpu")
 

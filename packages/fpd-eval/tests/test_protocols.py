@@ -11,15 +11,13 @@ from pydantic import ValidationError
 from torch_fidelity.metric_isc import isc_features_to_metric
 
 from fpd_core.config import ConfigError
-from fpd_eval.cache import Cache
-from fpd_eval.distribution import Place, feasible, measure_images
-from fpd_eval.image_files import npz_images
-from fpd_eval.image_sets import to_uint8
+from fpd_eval.bench.bench import Bench, Place, feasible, measure_images
+from fpd_eval.bench.references import open_reference
+from fpd_eval.images.image_files import npz_images
+from fpd_eval.images.image_set import to_uint8
 from fpd_eval.metrics import frechet_distance, inception_score
-from fpd_eval.presets import PROTOCOLS, MetricProtocol, protocol_called
-from fpd_eval.progress import silent
-from fpd_eval.ranks import ALONE
-from fpd_eval.references import open_reference
+from fpd_eval.protocols import PROTOCOLS, MetricProtocol, protocol_called
+from fpd_eval.runtime.cache import Cache
 
 # Section by section what the programs do: resize and network, rounding, reference, k, comparison, IS splits.
 OFFICIAL = {
@@ -110,7 +108,7 @@ class Pixels:
 @pytest.fixture
 def extractor(monkeypatch):
     extractor = Pixels()
-    monkeypatch.setattr("fpd_eval.distribution.load_extractor", lambda *_: extractor)
+    monkeypatch.setattr("fpd_eval.bench.bench.load_extractor", lambda *_: extractor)
     return extractor
 
 
@@ -135,9 +133,9 @@ def small(name, **changes):
 
 def found(files, protocol, metrics=None, reference=("reference.npz",), cache="cache"):
     against = open_reference([files / name for name in reference], 16)
-    place = Place(Cache(files / cache), torch.device("cpu"), silent, ALONE)
+    place = Place(Cache(files / cache))
     names = list(metrics or feasible(protocol, against)[0])
-    return measure_images(npz_images(files / "images.npz", 16), against, protocol, names, place)
+    return measure_images(npz_images(files / "images.npz", 16), Bench(protocol, names, against, place))
 
 
 def rows(count, seed, low=0):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from fpd_eval.published import PublishedTables, published, published_tables
+from fpd_eval.report.published import PublishedTables, published, published_tables
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fpd_eval.references import open_reference
+from fpd_eval.bench.references import open_reference
 
 
 def covariance(dimensions, seed=0):

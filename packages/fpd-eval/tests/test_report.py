@@ -11,24 +11,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fpd_eval import plots
-from fpd_eval.curves import read_curves
+from fpd_eval.bench.curves import read_curves
+from fpd_eval.bench.rows import read_results
 from fpd_eval.geneval.prompts import make_prompts
-from fpd_eval.geneval.rows import Judged, geneval_row, shown_prompts
-from fpd_eval.presets import protocol_called
-from fpd_eval.printed import printed
-from fpd_eval.report import html_report, markdown_report, write_report
-from fpd_eval.results import read_results
-from fpd_eval.tables import (
-    cells,
-    csv_table,
-    footnotes,
-    geneval_cells,
-    geneval_csv,
-    markdown_table,
-    published_cells,
-    terminal_table,
-)
+from fpd_eval.protocols import protocol_called
+from fpd_eval.report import plots
+from fpd_eval.report.cells import cells, footnotes, geneval_cells, published_cells
+from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
+from fpd_eval.report.page import html_report, markdown_report, write_report
+from fpd_eval.report.printed import printed
+from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, terminal_table
 
 HOSTILE = "<script>alert(1)|*</script>"
 

@@ -12,21 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
-from fpd_eval.cache import Cache
+from fpd_eval.bench.features import features
 from fpd_eval.cli import main
 from fpd_eval.extractors import EXTRACTORS
-from fpd_eval.features import features
-from fpd_eval.image_files import folder_images, saved_images
-from fpd_eval.image_sets import Plan, generated_images
-from fpd_eval.progress import silent
-from fpd_eval.ranks import ALONE, Ranks
+from fpd_eval.images.image_files import folder_images, saved_images
+from fpd_eval.images.plan import ClassPlan as Plan
+from fpd_eval.runtime.cache import Cache
+from fpd_eval.runtime.progress import silent
+from fpd_eval.runtime.ranks import ALONE, Ranks
 
 METRICS = ("metrics", "--protocol", "small", "--ckpt", "runs/tiny/student", "--num-images", "70", "--json")
 OPTIONS = (*METRICS, "--generate-batch", "10", "--only", "fd_classifier", "--only", "is", "--only", "prc")
 SLOW = """
 import sys, time
 from pathlib import Path
-from fpd_eval import systems
+from fpd_eval.systems import student as systems
 
 make = systems.StudentSystem.images
 
@@ -124,7 +124,7 @@ def plan(**changes):
 def test_a_batch_of_features_survives_a_crash(small_world):
     """The second batch fails once; the first is not made again."""
     system = small_world.system()
-    images = generated_images(system, plan())
+    images = system.image_set(plan())
     extractor = small_world.extractors["classifier"]
 
     class Crashing:
@@ -139,12 +139,12 @@ def test_a_batch_of_features_survives_a_crash(small_world):
         features(images, {"classifier": Crashing()}, small_world.cache, silent)
     found = features(images, {"classifier": extractor}, small_world.cache, silent)
     assert [labels[0] for labels, _ in system.calls] == [0, 1, 1, 2]
-    expected = [extractor(batch)["features"] for batch in generated_images(small_world.system(), plan()).batches()]
+    expected = [extractor(batch)["features"] for batch in small_world.system().image_set(plan()).batches()]
     assert torch.equal(found["classifier"]["features"], torch.cat(expected))
 
 
 def test_features_do_not_depend_on_the_extractors_batch(small_world, tmp_path):
-    images = generated_images(small_world.system(), plan())
+    images = small_world.system().image_set(plan())
     one, other = (
         features(images, small_world.extractors, Cache(tmp_path / str(size)), silent, batch_size=size)
         for size in (None, 3)
@@ -165,7 +165,7 @@ def test_batches_are_halved_until_they_fit(small_world):
                 raise torch.OutOfMemoryError("full")
             return extractor(pixels)
 
-    images = generated_images(small_world.system(), plan(num_images=6, batch_size=6))
+    images = small_world.system().image_set(plan(num_images=6, batch_size=6))
     found = features(images, {"one": Small()}, small_world.cache, silent)
     assert sizes == [6, 3, 3]
     assert found["one"]["features"].shape == (6, 4)
@@ -173,7 +173,7 @@ def test_batches_are_halved_until_they_fit(small_world):
 
 def test_a_piece_that_another_rank_kept_elsewhere_is_missed(small_world, monkeypatch):
     """The second of two ranks writes into a folder that the first does not see."""
-    images = generated_images(small_world.system(), plan())
+    images = small_world.system().image_set(plan())
     monkeypatch.setattr(Ranks, "barrier", lambda self: None)
     monkeypatch.setattr(Ranks, "from_main", lambda self, value: value)
     with pytest.raises(ValueError, match=r"images 10 and on .* --cache-dir that all ranks share"):
@@ -189,14 +189,14 @@ def test_nan_features_name_extractor_and_image(small_world):
             values[3, 1] = torch.nan
             return {"features": values}
 
-    images = generated_images(small_world.system(), plan())
+    images = small_world.system().image_set(plan())
     with pytest.raises(ValueError, match="extractor 'broken' gave NaN or infinity for image 3 of noise, 1 step"):
         features(images, {"broken": Broken()}, small_world.cache, silent)
     assert not list(small_world.cache.folder.glob("*"))
 
 
 def test_saved_images_are_the_generated_ones(small_world, tmp_path):
-    images = generated_images(small_world.system(), plan())
+    images = small_world.system().image_set(plan())
     saved = saved_images(images, tmp_path / "png", silent, ALONE)
     expected = torch.cat(list(images.batches()))
     assert torch.equal(torch.cat(list(saved.batches())), expected)
@@ -207,18 +207,18 @@ def test_saved_images_are_the_generated_ones(small_world, tmp_path):
 
 
 def test_saving_continues_and_makes_only_what_is_missing(small_world, tmp_path):
-    saved_images(generated_images(small_world.system(), plan()), tmp_path, silent, ALONE)
+    saved_images(small_world.system().image_set(plan()), tmp_path, silent, ALONE)
     (tmp_path / "000012.png").unlink()
     system = small_world.system()
-    saved_images(generated_images(system, plan()), tmp_path, silent, ALONE)
+    saved_images(system.image_set(plan()), tmp_path, silent, ALONE)
     assert [labels[0] for labels, _ in system.calls] == [10 % 3]
     assert (tmp_path / "000012.png").exists()
 
 
 def test_images_of_another_run_are_not_overwritten(small_world, tmp_path):
-    saved_images(generated_images(small_world.system(), plan()), tmp_path, silent, ALONE)
+    saved_images(small_world.system().image_set(plan()), tmp_path, silent, ALONE)
     with pytest.raises(ValueError, match="holds images of another system, seed or plan"):
-        saved_images(generated_images(small_world.system(), plan(seed=1)), tmp_path, silent, ALONE)
+        saved_images(small_world.system().image_set(plan(seed=1)), tmp_path, silent, ALONE)
     (tmp_path / "images.json").unlink()
     with pytest.raises(ValueError, match="holds images of unknown origin"):
-        saved_images(generated_images(small_world.system(), plan()), tmp_path, silent, ALONE)
+        saved_images(small_world.system().image_set(plan()), tmp_path, silent, ALONE)

@@ -5,19 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.usage import given, user_errors
+from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fpd_eval.compare import Candidate, Comparison
-    from fpd_eval.evaluate import Bench
-    from fpd_eval.named_bench import NamedBench
-    from fpd_eval.presets import MetricProtocol
-    from fpd_eval.protocol import EvaluationProtocol
-    from fpd_eval.results import Results
-
-SMALL = "small"
+    from fpd_eval.bench.rows import Results
+    from fpd_eval.protocols import MetricProtocol
+    from fpd_eval.report.entrants import Candidate, Comparison
 
 
 def compare(
@@ -39,7 +34,7 @@ def compare(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
-    protocol: Annotated[str, typer.Option(help="small (the bundled world), dimo, adm, clean or fdd.")] = SMALL,
+    protocol: Annotated[str, typer.Option(help="small (the bundled world), dimo, adm, clean or fdd.")] = "small",
     reference: Annotated[
         list[Path] | None, typer.Option(help="Of the other protocols: mu/sigma or images; may be repeated.")
     ] = None,
@@ -50,20 +45,20 @@ def compare(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: DeviceOption = "cpu",
     out: Annotated[
         Path | None, typer.Option(help="Report folder; by default `report` beside the first student, or here.")
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Training run whose loss curves are shown.")] = None,
-    cache_dir: Annotated[Path, typer.Option(help="Where features and numbers are kept.")] = Path(".cache/fpd-eval"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON and nothing else.")] = False,
+    cache_dir: CacheOption = CACHE,
+    as_json: JsonOption = False,
 ) -> None:
     """Teachers, students, baselines and folders of images: one table with the published values, one report.
 
     --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
     """
     with user_errors():
-        from fpd_eval.compare import Comparison
+        from fpd_eval.report.entrants import Comparison
 
         ckpt = ckpt or []
         students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
@@ -81,7 +76,7 @@ def compare(
             protocol,
             reference or [],
             num_images=num_images,
-            num_references=num_references,
+            num_reference=num_references,
             seed=seed,
             batch_size=batch_size,
         )
@@ -95,14 +90,14 @@ def report(
 ) -> None:
     """Write the report of an earlier comparison again."""
     with user_errors():
-        from fpd_eval.results import read_results
+        from fpd_eval.bench.rows import read_results
 
         _show(read_results(results), out, as_json=False)
 
 
 def _candidate(argument: str, *, alone: bool) -> "Candidate":
     """`NAME=DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
-    from fpd_eval.compare import Candidate
+    from fpd_eval.report.entrants import Candidate
 
     name, separator, folder = argument.partition("=")
     if separator and "/" not in name:
@@ -118,83 +113,57 @@ def _named_file(argument: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
-def _protocol(
-    name: str, reference: "Sequence[Path]", *, num_references: int | None, **options: int | None
-) -> "EvaluationProtocol | MetricProtocol":
-    from fpd_eval.presets import MetricProtocol, protocol_called
-    from fpd_eval.protocol import EvaluationProtocol
+def _protocol(name: str, reference: "Sequence[Path]", **options: int | None) -> "MetricProtocol":
+    from fpd_eval.protocols import MetricProtocol, protocol_called
 
-    if name == SMALL:
-        if reference:
-            raise ValueError("protocol 'small' has its own reference; name another --protocol for --reference")
-        return given(EvaluationProtocol, num_references=num_references, **options)
-    changed = {"num_reference": num_references, **options}
-    preset = protocol_called(name).model_dump()
-    return given(MetricProtocol, **preset | {key: value for key, value in changed.items() if value is not None})
+    preset = protocol_called(name)
+    if preset.reference_labels and reference:
+        raise ValueError(f"protocol {name!r} has its own reference; name another --protocol for --reference")
+    changed = {key: value for key, value in options.items() if value is not None}
+    return given(MetricProtocol, **preset.model_dump() | {"metrics": preset.compared or preset.metrics} | changed)
 
 
 def _compare(
     comparison: "Comparison",
-    protocol: "EvaluationProtocol | MetricProtocol",
+    protocol: "MetricProtocol",
     references: "Sequence[Path]",
     *,
     device: str,
     run: Path | None,
     cache_dir: Path,
 ) -> "Results":
-    from fpd_eval.compare import compare, entrants, read_kinds, system_classes
-    from fpd_eval.curves import METRICS, read_curves
-    from fpd_eval.machine import usable_device
-    from fpd_eval.protocol import EvaluationProtocol
+    from rich.console import Console
+
+    from fpd_eval.bench.bench import Place, open_bench
+    from fpd_eval.bench.curves import METRICS, read_curves
+    from fpd_eval.report.comparison import compare, read_kinds
+    from fpd_eval.report.entrants import entrants
+    from fpd_eval.runtime.cache import Cache
+    from fpd_eval.runtime.machine import usable_device
+    from fpd_eval.runtime.progress import bars
 
     beside = comparison.students[0].folder.parent if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
-    usable_device(device)
+    where = usable_device(device)
     kinds, judged = read_kinds(comparison)
-    known = protocol.num_classes if isinstance(protocol, EvaluationProtocol) else None
-    measured = entrants(comparison, kinds, num_classes=known, device=device)
-    classes = next((found for one in measured if (found := system_classes(one.system))), 1)
-    bench = _bench(protocol, references, classes, device=device, cache_dir=cache_dir) if measured else None
+    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=device)
+    place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
+    bench = open_bench(protocol, place, references=references) if measured else None
     return compare(measured, bench, judged=judged, device=device, curves=curves)
-
-
-def _bench(
-    protocol: "EvaluationProtocol | MetricProtocol",
-    references: "Sequence[Path]",
-    num_classes: int,
-    *,
-    device: str,
-    cache_dir: Path,
-) -> "Bench | NamedBench":
-    import torch
-    from rich.console import Console
-
-    from fpd_eval.cache import Cache
-    from fpd_eval.distribution import Place
-    from fpd_eval.evaluate import open_bench
-    from fpd_eval.named_bench import open_named_bench
-    from fpd_eval.progress import bars
-    from fpd_eval.protocol import EvaluationProtocol
-    from fpd_eval.ranks import ALONE
-
-    cache, track = Cache(cache_dir), bars(Console(stderr=True))
-    if isinstance(protocol, EvaluationProtocol):
-        return open_bench(protocol, cache, device=device, track=track)
-    place = Place(cache, torch.device(device), track, ALONE)
-    return open_named_bench(protocol, references, place, num_classes=num_classes)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     """Write the report; print the table and the report's place, or only JSON."""
     from rich.console import Console
 
-    from fpd_eval.report import write_report
-    from fpd_eval.tables import footnotes, published_cells, tables, terminal_table
+    from fpd_eval.report.cells import footnotes, published_cells, tables
+    from fpd_eval.report.page import write_report
+    from fpd_eval.report.tables import terminal_table
 
     page = write_report(results, folder)
     if as_json:
-        strips = {"__all__": {"samples"}}
+        strips = {"__all__": {"samples", "warnings"}}
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
     console = Console()

@@ -1,20 +1,18 @@
 """`fpd-eval doctor`: which metrics can run with the weights at hand."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from fpd_eval.usage import user_errors
+from fpd_eval.commands.usage import JsonOption, user_errors
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List which metrics can run with the weight files at hand, and where missing ones are published and belong."""
     with user_errors():
         import json
 
-        from fpd_eval.weights import EVAL_WEIGHTS
+        from fpd_eval.extractors.weights import EVAL_WEIGHTS
 
         records: list[dict[str, Any]] = [
             {

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.usage import batch_size_of, given, user_errors
+from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from fpd_eval.geneval.judge import JudgeOptions
-    from fpd_eval.geneval.runner import Outcome
+    from fpd_eval.geneval.outcome import Outcome
 
 
 def geneval(
@@ -46,9 +46,9 @@ def geneval(
         bool, typer.Option("--allow-partial", help="Score incomplete images, marked as partial.")
     ] = False,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per pass of the detector.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: DeviceOption = "cpu",
     out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """GenEval: six tasks and overall from 553 prompts, and pages that show every image, its boxes and its failure.
 
@@ -58,7 +58,7 @@ def geneval(
         from rich.console import Console
 
         from fpd_eval.geneval.request import Request, fulfil
-        from fpd_eval.progress import bars
+        from fpd_eval.runtime.progress import bars
 
         request = given(
             Request,

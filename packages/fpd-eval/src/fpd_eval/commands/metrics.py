@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.usage import batch_size_of, given, user_errors
+from fpd_eval.commands.usage import CACHE, JsonOption, batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
-    from fpd_eval.distribution import MetricResult
-    from fpd_eval.image_sets import ImageSet
-    from fpd_eval.presets import MetricProtocol
-    from fpd_eval.system_kinds import SystemKind
-    from fpd_eval.systems import System
+    from fpd_eval.bench.bench import MetricResult
+    from fpd_eval.images.image_set import ImageSet
+    from fpd_eval.protocols import MetricProtocol
+    from fpd_eval.systems import SystemKind
+    from fpd_eval.systems.system import System
 
 
 def metrics(
@@ -44,51 +45,43 @@ def metrics(
     device: Annotated[str, typer.Option(help="cpu, cuda (one GPU per rank) or cuda:N.")] = "cpu",
     cache_dir: Annotated[
         Path, typer.Option(help="Where features and numbers are kept; one folder for all ranks.")
-    ] = Path(".cache/fpd-eval"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    ] = CACHE,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure a student, a teacher or images by a named protocol. Killed runs continue; `torchrun` shares the work."""
     with user_errors():
         from rich.console import Console
 
-        from fpd_eval.cache import Cache
-        from fpd_eval.distribution import Place, feasible, measure_images
-        from fpd_eval.image_files import saved_images
-        from fpd_eval.machine import usable_device
-        from fpd_eval.presets import MetricProtocol, protocol_called
-        from fpd_eval.progress import bars, silent
-        from fpd_eval.ranks import joined, local_device
-        from fpd_eval.references import open_reference
+        from fpd_eval.bench.bench import Place, measure_images, open_bench
+        from fpd_eval.images.image_files import saved_images
+        from fpd_eval.protocols import MetricProtocol, protocol_called
+        from fpd_eval.runtime.cache import Cache
+        from fpd_eval.runtime.machine import usable_device
+        from fpd_eval.runtime.progress import bars, silent
+        from fpd_eval.runtime.ranks import joined, local_device
 
-        chosen = given(
-            MetricProtocol,
-            **protocol_called(protocol).model_dump()
-            | _present(
-                num_images=num_images,
-                num_reference=num_reference,
-                seed=seed,
-                batch_size=generate_batch,
-                metrics=only or None,
-            ),
+        changed = _present(
+            num_images=num_images,
+            num_reference=num_reference,
+            seed=seed,
+            batch_size=generate_batch,
+            metrics=only or None,
         )
+        chosen = given(MetricProtocol, **protocol_called(protocol).without_classes().model_dump() | changed)
         with joined() as ranks:
             where = local_device(usable_device(device))
-            shown = reference or ([chosen.reference] if chosen.reference else [])
-            against = open_reference(shown, chosen.batch_size)
-            names, lacks = feasible(chosen, against)
-            if lacks and (only or not names):
-                raise ValueError(lacks[0])
             track = bars(Console(stderr=True)) if ranks.is_main else silent
             place = Place(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
+            bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
             kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
             if save_images is not None:
                 measured = saved_images(measured, save_images, track, ranks)
-            found = measure_images(measured, against, chosen, names, place, system=_record(generator))
+            found = measure_images(measured, bench, system=_record(generator))
         if found is not None:
-            left_out = tuple(f"left out: {lack}" for lack in lacks)
+            left_out = tuple(f"left out: {lack}" for lack in bench.lacks)
             _show(found.model_copy(update={"warnings": (*left_out, *found.warnings)}), as_json=as_json)
 
 
@@ -113,9 +106,9 @@ def _weight_paths(arguments: list[str]) -> dict[str, Path]:
 
 def _kinds(ckpt: Path | None, system: Path | None, teacher: str | None, **options: Any) -> "list[SystemKind]":
     """Every system that the options name."""
-    from fpd_eval.system_kinds import read_system
-    from fpd_eval.system_kinds.student import StudentKind
-    from fpd_eval.system_kinds.teacher import TeacherKind
+    from fpd_eval.systems import read_system
+    from fpd_eval.systems.student import StudentKind
+    from fpd_eval.systems.teacher import TeacherKind
 
     kinds: list[SystemKind] = []
     if ckpt is not None:
@@ -131,28 +124,18 @@ def _kinds(ckpt: Path | None, system: Path | None, teacher: str | None, **option
 
 def _source(
     protocol: "MetricProtocol", kinds: "list[SystemKind]", images: Path | None, device: "torch.device"
-) -> "tuple[System | None, ImageSet]":
+) -> "tuple[System | None, ImageSet[Tensor]]":
     """The system, None where ready images are measured, and its images."""
-    from fpd_eval.image_files import open_images
-    from fpd_eval.image_sets import Plan, generated_images
-    from fpd_eval.systems import StudentSystem, TeacherSystem
+    from fpd_eval.images.image_files import open_images
 
     if len(kinds) + (images is not None) != 1:
         raise ValueError("name what to measure with exactly one of --ckpt, --teacher, --system and --images")
     if images is not None:
         return None, open_images(images, protocol.batch_size)
     system = kinds[0].load(device)
-    if not isinstance(system, StudentSystem | TeacherSystem) or system.num_classes is None:
+    if system.num_classes is None:
         raise ValueError(f"{system.name} makes no images of classes; generate them first and measure with --images")
-    plan = given(
-        Plan,
-        num_images=protocol.num_images,
-        num_classes=system.num_classes,
-        batch_size=protocol.batch_size,
-        seed=protocol.seed,
-        rounding=protocol.rounding,
-    )
-    return system, generated_images(system, plan)
+    return system, system.image_set(protocol.plan(system.num_classes))
 
 
 def _record(system: "System | None") -> dict[str, Any]:

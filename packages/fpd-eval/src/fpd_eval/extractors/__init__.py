@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,26 +17,25 @@ EXTRACTORS = {
     "inception_clean": "fpd_eval.extractors.inception:CleanInception",
     "inception_coco": "fpd_eval.extractors.inception_coco:CocoInception",
     "dinov2_vitl14": "fpd_eval.extractors.dinov2:Dinov2Extractor",
+    "clip_vitg14_laion2b": "fpd_eval.extractors.open_clip_towers:clip_vit_g",
+    "clip_vitl14_transformers": "fpd_eval.extractors.transformers_clip:clip_vit_l",
+    "hps_v2.0": "fpd_eval.extractors.open_clip_towers:hps_v2_0",
+    "hps_v2.1": "fpd_eval.extractors.open_clip_towers:hps_v2_1",
 }
 
 
 class Extractor(Protocol):
-    """Frozen network from images to feature vectors. `fingerprint` is the hash of its weights and options.
-
-    `weights` are looked at instead of the extractor's place in `EVAL_WEIGHTS`.
-    """
+    """Frozen network from images to feature vectors. `fingerprint` is the hash of its weights and options."""
 
     fingerprint: str
 
-    def __init__(self, device: torch.device, weights: Path | None = None) -> None: ...
-
-    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
-        """uint8 [B, 3, H, W] -> named float32 outputs [B, D]."""
+    def __call__(self, batch: Any, /) -> dict[str, Tensor]:
+        """uint8 [B, 3, H, W], or `Pairs` where there is a tower for captions -> named float32 outputs [B, D]."""
         ...
 
 
 def load_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
-    """The extractor called `name`, on `device`.
+    """The extractor called `name`, on `device`; `weights` are looked at instead of its place in `EVAL_WEIGHTS`.
 
     Raises:
         ConfigError: no such extractor.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fpd_core.networks.classifier import load_classifier
-from fpd_eval.cache import hash_tensors
-from fpd_eval.weights import locate
+from fpd_eval.extractors.weights import locate
+from fpd_eval.runtime.cache import hash_tensors
 
 
 class ClassifierExtractor:

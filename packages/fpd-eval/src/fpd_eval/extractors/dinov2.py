@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import load_strict
-from fpd_eval.cache import hash_file, hash_json
-from fpd_eval.weights import locate, read_state
+from fpd_eval.extractors.weights import locate, read_state
+from fpd_eval.runtime.cache import hash_file, hash_json
 
 IMAGE_SIZE, GRID = 224, 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
-from fpd_eval.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 IMAGE_SIZE = 64
 

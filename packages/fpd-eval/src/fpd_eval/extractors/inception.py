@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_eval.cache import hash_file, hash_json
-from fpd_eval.weights import EVAL_WEIGHTS, locate, read_state
+from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate, read_state
+from fpd_eval.runtime.cache import hash_file, hash_json
 
 SPATIAL_CHANNELS = 7
 

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from fpd_eval.cache import hash_json
 from fpd_eval.extractors.inception import FidelityInception
-from fpd_eval.paired_files import centre_square
+from fpd_eval.images.squares import centre_square
+from fpd_eval.runtime.cache import hash_json
 
 IMAGE_SIZE = 299
 BODY = (

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_eval.cache import hash_json, hash_tensors
+from fpd_eval.extractors.towers import Towers
+from fpd_eval.extractors.weights import locate
+from fpd_eval.images.squares import centre_square
 from fpd_eval.metrics.hpsv2 import VERSIONS, HpsVersion
-from fpd_eval.paired_files import centre_square
+from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 CLIP_SCORE_ARCHITECTURE, HPS_ARCHITECTURE = "ViT-g-14", "ViT-H-14"
 CONTEXT_LENGTH = 77
@@ -25,7 +27,7 @@ PREFIX_TOKENS = (320, 1125, 29340)  # "a photo depicts"
 CROP_SIZE = 256
 
 
-class OpenClipTowers:
+class OpenClipTowers(Towers):
     """A frozen open_clip model behind the rules of one metric.
 
     Args:
@@ -53,7 +55,6 @@ class OpenClipTowers:
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB images of any size -> float32 [B, D] on the CPU, not normalised."""
         batch = torch.stack([self._prepare(image) for image in images]).to(self._device)
         with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             features: Tensor = self._model.encode_image(batch)  # type: ignore[operator]
@@ -61,7 +62,6 @@ class OpenClipTowers:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Captions -> float32 [B, D] on the CPU, not normalised."""
         tokens = self._tokenize(list(texts)).to(self._device)
         with torch.autocast(self._device.type, torch.float16, enabled=self._half):
             features: Tensor = self._model.encode_text(tokens)  # type: ignore[operator]
@@ -110,6 +110,18 @@ def hps_model(version: HpsVersion, path: Path, device: torch.device) -> OpenClip
     return OpenClipTowers(
         model, f"hps_{version}", prepare=prepare, tokenize=plain_tokens, device=device, half_on_cuda=True
     )
+
+
+def clip_vit_g(device: torch.device, weights: Path | None = None) -> OpenClipTowers:
+    return clip_score_model(locate("clip_vitg14_laion2b", weights), device)
+
+
+def hps_v2_0(device: torch.device, weights: Path | None = None) -> OpenClipTowers:
+    return hps_model("v2.0", locate("hps_v2.0", weights), device)
+
+
+def hps_v2_1(device: torch.device, weights: Path | None = None) -> OpenClipTowers:
+    return hps_model("v2.1", locate("hps_v2.1", weights), device)
 
 
 def plain_tokens(texts: list[str]) -> Tensor:

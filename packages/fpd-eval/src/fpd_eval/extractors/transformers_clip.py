@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_eval.cache import hash_json, hash_tensors
+from fpd_eval.extractors.towers import Towers
+from fpd_eval.extractors.weights import locate
+from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 
-class TransformersClip:
+class TransformersClip(Towers):
     """A folder as `save_pretrained` writes it: `config.json`, weights, tokenizer and image processor.
 
     torchmetrics itself is not called: 1.9.0 expects transformers 4, whose towers return bare tensors.
@@ -36,7 +38,6 @@ class TransformersClip:
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
-        """RGB images of any size -> float32 [B, D] on the CPU, not normalised."""
         pixels = self._processor(images=list(images), return_tensors="pt")["pixel_values"].to(self._device)
         vision = self._model.vision_model(pixel_values=pixels)
         features: Tensor = self._model.visual_projection(vision.pooler_output)
@@ -44,9 +45,13 @@ class TransformersClip:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Captions -> float32 [B, D] on the CPU, not normalised. Long ones lose their end, the end token included."""
+        """As of every tower; long captions lose their end, the end token included."""
         tokens = self._processor(text=list(texts), return_tensors="pt", padding=True).to(self._device)
         ids, mask = (tokens[name][:, : self._max_tokens] for name in ("input_ids", "attention_mask"))
         text = self._model.text_model(input_ids=ids, attention_mask=mask)
         features: Tensor = self._model.text_projection(text.pooler_output)
         return features.float().cpu()
+
+
+def clip_vit_l(device: torch.device, weights: Path | None = None) -> TransformersClip:
+    return TransformersClip(locate("clip_vitl14_transformers", weights), device)

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, read_config
-from fpd_eval.cache import hash_tensors
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
+from fpd_eval.runtime.cache import hash_tensors
 
 SHORT_EDGE, LONG_EDGE, DIVISOR, GREY = 800, 1333, 32, 128.0
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -5,16 +5,14 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.layout import Sample, write_whole
-
-if TYPE_CHECKING:
-    from fpd_eval.geneval.runner import Outcome
+from fpd_eval.geneval.outcome import Outcome
 
 THUMBNAIL = 320
 TITLES = {
@@ -29,9 +27,9 @@ TITLES = {
 Judged = Sequence[tuple[Sample, Mapping[str, Any]]]
 
 
-def write_pages(folder: Path, outcome: "Outcome", judged: Judged) -> Path:
+def write_pages(folder: Path, outcome: Outcome, judged: Judged) -> Path:
     """`index.html` and `<task>.html`, each complete in itself with embedded pictures; the path of the first."""
-    environment = Environment(loader=PackageLoader("fpd_eval"), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("fpd_eval.geneval"), autoescape=True, undefined=StrictUndefined)
     tasks = [tag for tag in TASKS if tag in outcome.scores.tasks]
     shared = {"outcome": outcome, "titles": TITLES, "tasks": tasks}
     for tag in tasks:

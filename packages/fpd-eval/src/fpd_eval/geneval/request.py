@@ -11,18 +11,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from fpd_core.checkpoints import read_config
 from fpd_core.config import Config
 from fpd_core.sampling import Sampler
+from fpd_eval.extractors.weights import locate
 from fpd_eval.geneval.colors import ClipColors
 from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.mask2former import Mask2FormerDetector
-from fpd_eval.geneval.runner import Judges, Outcome, evaluate, generate
-from fpd_eval.machine import usable_device
-from fpd_eval.progress import Track, silent
-from fpd_eval.ranks import joined, local_device
-from fpd_eval.system_kinds import SystemKind, read_system
-from fpd_eval.system_kinds.student import StudentKind
-from fpd_eval.system_kinds.teacher import TeacherKind
-from fpd_eval.systems import StudentSystem, TeacherSystem
-from fpd_eval.weights import locate
+from fpd_eval.geneval.outcome import Outcome
+from fpd_eval.geneval.runner import Judges, evaluate, generate
+from fpd_eval.runtime.machine import usable_device
+from fpd_eval.runtime.progress import Track, silent
+from fpd_eval.runtime.ranks import joined, local_device
+from fpd_eval.systems import SystemKind, read_system
+from fpd_eval.systems.student import StudentKind
+from fpd_eval.systems.teacher import TeacherKind
 
 
 class Request(Config):
@@ -100,7 +100,7 @@ def _image_folders(request: Request, judges: Judges, device: torch.device) -> It
     for kind in _kinds(request):
         place = (request.out or beside / "geneval") / re.sub(r"[^\w.-]+", "-", kind.name)
         system = kind.load(device)
-        if isinstance(system, StudentSystem | TeacherSystem) and system.num_classes is not None:
+        if system.num_classes is not None:
             raise ValueError(f"{kind.name} makes images of class labels; GenEval needs one that understands prompts")
         images = place / "images"
         generate(system, images, samples=request.samples, seed=request.seed, track=judges.track, ranks=judges.ranks)

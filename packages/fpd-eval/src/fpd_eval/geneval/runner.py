@@ -9,10 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpd_core.conditioning import PromptCondition
-from fpd_core.config import Config
-from fpd_eval.batching import in_batches
-from fpd_eval.cache import hash_file
 from fpd_eval.geneval.detection_folder import DetectionFolder
 from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
 from fpd_eval.geneval.judge import JudgeOptions, judge, keep
@@ -26,30 +22,21 @@ from fpd_eval.geneval.layout import (
     write_record,
     write_whole,
 )
+from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.page import write_pages
-from fpd_eval.geneval.prompts import SHA256, make_prompts
+from fpd_eval.geneval.prompts import make_prompts
 from fpd_eval.geneval.results import result, write_results
-from fpd_eval.geneval.scores import Scores, incomplete_message, missing_images, summarize
-from fpd_eval.image_sets import to_uint8
-from fpd_eval.progress import Track, silent
-from fpd_eval.ranks import ALONE, Ranks
-from fpd_eval.systems import System
+from fpd_eval.geneval.scores import incomplete_message, missing_images, summarize
+from fpd_eval.images.plan import PromptPlan
+from fpd_eval.runtime.batching import in_batches
+from fpd_eval.runtime.cache import hash_file
+from fpd_eval.runtime.progress import Track, silent
+from fpd_eval.runtime.ranks import ALONE, Ranks
+from fpd_eval.systems.system import System
 
 GENERATION = "generation.json"
 # A working detector is sure of something in so many images (djghosh13/geneval, issue 15: some GPUs saw nothing).
 CONFIDENT, ENOUGH_IMAGES = 0.9, 32
-
-
-class Outcome(Config):
-    """Scores of one system, and everything they depend on; the content of scores.json."""
-
-    name: str
-    scores: Scores
-    samples: int
-    options: JudgeOptions
-    prompts_sha256: str = SHA256
-    images: dict[str, Any]
-    detections: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,14 +73,17 @@ def generate(
     """
     made_by = {"system": system.name, "steps": system.steps, "fingerprint": system.fingerprint, **system.settings}
     claim(folder / GENERATION, {**made_by, "seed": seed, "samples": samples})
-    records = ranks.share(list(enumerate(make_prompts())))
+    prompts = make_prompts()
+    each = tuple(record["prompt"] for record in prompts for _ in range(samples))
+    images = system.image_set(PromptPlan(prompts=each, batch_size=samples, seed=seed, reseed=True))
+    records = ranks.share(list(enumerate(prompts)))
     with track(f"images of {system.name}", len(records)) as advance:
         for number, record in records:
             place = folder / f"{number:05d}"
             if not all((place / SAMPLES / f"{index:05d}.png").exists() for index in range(samples)):
-                images = to_uint8(system.images(PromptCondition((record["prompt"],) * samples), seed=seed))
+                made = images.batch(number * samples)
                 write_record(place, record)
-                write_images(place, list(images.permute(0, 2, 3, 1).numpy()))
+                write_images(place, list(made.permute(0, 2, 3, 1).numpy()))
             advance(1)
     ranks.barrier()
 

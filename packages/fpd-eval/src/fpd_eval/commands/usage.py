@@ -1,0 +1,63 @@
+"""What every command shares: mistakes of the user end in one sentence, options become config sections."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Section = TypeVar("Section", bound="BaseModel")
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+CacheOption = Annotated[Path, typer.Option("--cache-dir", help="Where features and numbers are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+CACHE = Path(".cache/fpd-eval")
+AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Mistakes of the user end in one sentence and exit code 2, Ctrl-C in one and 130; warnings take one line."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True)
+
+    def show_warning(message: Warning | str, *rest: object, **options: object) -> None:
+        console.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show_warning
+            yield
+    except (ValueError, OSError) as error:
+        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        console.print(Text("interrupted; what was measured so far is kept in the cache"), soft_wrap=True)
+        raise typer.Exit(130) from None
+
+
+def given(section: type[Section], **values: Any) -> Section:
+    """A config section from the options that were given; the others keep the section's defaults."""
+    from pydantic import ValidationError
+
+    from fpd_core.config import explain
+
+    try:
+        return section.model_validate({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        raise explain(error, "options") from None
+
+
+def batch_size_of(text: str) -> int | None:
+    """`--batch-size auto|N` -> N, or None for auto. Raises ValueError: neither."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ValueError(f"--batch-size is auto or a positive number, got {text!r}")

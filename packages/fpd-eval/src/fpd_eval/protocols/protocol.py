@@ -1,0 +1,123 @@
+"""What a number was measured with: recorded beside every result, part of every cache key."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from fpd_core.config import Config, explain
+from fpd_eval.images.image_set import Rounding
+from fpd_eval.images.plan import ClassPlan
+
+MetricName = Literal[
+    "fid",
+    "sfid",
+    "fdd",
+    "fd_classifier",
+    "fd_efficientnet",
+    "is",
+    "prc",
+    "kid",
+    "accuracy",
+    "clip_score_vit_g",
+    "clip_score_vit_l",
+    "hps_v2.0",
+    "hps_v2.1",
+]
+
+
+class MetricProtocol(Config):
+    """Everything that decides a number besides the images. Numbers of different protocols cannot be compared."""
+
+    name: str
+    source: str = Field(description="The program this follows.")
+    metrics: tuple[MetricName, ...] = Field(description="What is measured unless a part is asked for.")
+    compared: tuple[MetricName, ...] = Field((), description="What a comparison shows, where that is another choice.")
+    features: str = Field(description="Extractor of distances, precision, recall, density, coverage, KID and CLIP.")
+    scores: str | None = Field(None, description="Extractor whose logits give the inception score and accuracy.")
+    num_images: PositiveInt = Field(50000, description="Generated images per system.")
+    num_reference: PositiveInt | None = Field(None, description="Reference images; None takes whatever is there.")
+    batch_size: PositiveInt = Field(50, description="Images per call of a generator; other batches, other images.")
+    seed: int = Field(0, ge=0, description="Every batch draws from (seed, index of its first image).")
+    rounding: Rounding = Field("half_even", description="How generated pixels become 8-bit.")
+    statistics: Literal["file", "images"] = Field(
+        "images", description="Whether the distance belongs to a published mu/sigma file or to the reference images."
+    )
+    precision_recall_k: PositiveInt = 3
+    density_coverage_k: PositiveInt | None = Field(None, description="None leaves density and coverage out.")
+    inclusive: bool = Field(False, description="Whether a point on a neighbour sphere counts as inside.")
+    inception_splits: PositiveInt = 10
+    inception_split_size: PositiveInt | None = Field(None, description="Rows per split, instead of their number.")
+    inception_shuffle: bool = True
+    kid_subsets: PositiveInt = 100
+    kid_subset_size: PositiveInt = 1000
+    reference: Path | None = Field(None, description="The reference unless one is given.")
+    class_names: tuple[str, ...] = Field((), description="In label order, where the classes are known.")
+    reference_labels: Path | None = Field(None, description="Classes of the reference images, which a table shows.")
+    timing_batch_size: PositiveInt | None = Field(None, description="Images per timed call; None measures no time.")
+    timing_repeats: PositiveInt = Field(3, description="Timed calls after one warm-up; the median counts.")
+
+    @model_validator(mode="after")
+    def _measurable(self) -> "MetricProtocol":
+        if not self.metrics:
+            raise ValueError("metrics must name at least one metric")
+        if "is" in self.metrics and self.scores is None:
+            raise ValueError("the inception score needs `scores`, an extractor with logits")
+        return self
+
+    @model_validator(mode="after")
+    def _balanced(self) -> "MetricProtocol":
+        classes = len(self.class_names)
+        if not classes:
+            return self
+        if self.num_images % classes:
+            raise ValueError(f"num_images must be a multiple of the {classes} classes, got {self.num_images}")
+        if self.batch_size < classes:
+            raise ValueError(f"batch_size must be at least the {classes} classes, got {self.batch_size}")
+        smallest = max(self.precision_recall_k + 1, (self.density_coverage_k or 0) + 1, self.inception_splits)
+        if self.num_images < smallest:
+            raise ValueError(f"num_images must be at least {smallest} for these metrics, got {self.num_images}")
+        return self
+
+    @property
+    def is_timed(self) -> bool:
+        return self.timing_batch_size is not None
+
+    def plan(self, num_classes: int) -> ClassPlan:
+        """The images every system makes. Raises ConfigError: no equal number of every class."""
+        fields = self.model_dump(include={"num_images", "batch_size", "seed", "rounding"})
+        try:
+            return ClassPlan(num_classes=num_classes, **fields)
+        except ValidationError as error:
+            raise explain(error, "options") from None
+
+    def without_classes(self) -> "MetricProtocol":
+        """The same for images that nobody drew class by class."""
+        nothing = {"class_names": (), "reference_labels": None, "timing_batch_size": None, "compared": ()}
+        return self.model_copy(update=nothing)
+
+    def decisive(self) -> dict[str, Any]:
+        """What a cached number depends on besides metric, images, reference and weights."""
+        names = {"name", "source", "metrics", "compared", "class_names"}
+        places = {"reference", "reference_labels", "timing_batch_size", "timing_repeats"}
+        return self.model_dump(mode="json", exclude=names | places)
+
+    def sentence(self) -> str:
+        """The footnote under every table."""
+        common = f"{self.num_images} images per system"
+        drawn = f"seed {self.seed}, batches of {self.batch_size}"
+        k = f"precision and recall with k = {self.precision_recall_k}"
+        if not self.class_names:
+            return (
+                f"Protocol “{self.name}”, which follows {self.source}: {common}, {drawn}, 8-bit by "
+                f"{self.rounding.replace('_', ' ')}, features of {self.features}, {k}."
+            )
+        part = "" if self.num_reference is None else f"the first {self.num_reference} images of "
+        real = "" if self.reference is None else f", reference {part}{self.reference.name}"
+        return (
+            f"Protocol “{self.name}”: {common}, classes interleaved, {drawn}, images rounded to 8 bits{real}. "
+            f"IS over {self.inception_splits} splits, {k}, density and coverage with k = {self.density_coverage_k} "
+            f"({'≤' if self.inclusive else '<'}), all four and IS in {self.features} space."
+            + f" ms/image: median on this machine, {self.timing_batch_size} images at a time."
+            * self.is_timed
+        )

@@ -1,0 +1,45 @@
+"""How numbers are shown. A metric without a line here stays out of the tables."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Column:
+    """`short` is the title for terminals, with {} where the arrow stands; None leaves the column out there. `better`
+    says which way is good."""
+
+    title: str
+    short: str | None
+    decimals: int
+    better: Literal["lower", "higher"]
+    is_percent: bool = False
+
+    def text(self, value: float) -> str:
+        return f"{100 * value:.{self.decimals}f} %" if self.is_percent else f"{value:.{self.decimals}f}"
+
+
+COLUMNS: dict[str, Column] = {
+    "fd_classifier": Column("FD (classifier)", "FD {}\nclass.", 2, "lower"),
+    "fd_efficientnet": Column("FD (EfficientNet)", "FD {}\nEffNet", 2, "lower"),
+    "fid": Column("FID", "FID {}", 2, "lower"),
+    "sfid": Column("sFID", "sFID {}", 2, "lower"),
+    "fdd": Column("FDD", "FDD {}", 1, "lower"),
+    "inception_score": Column("IS", "IS {}", 2, "higher"),
+    "precision": Column("Precision", "Prec. {}", 3, "higher"),
+    "recall": Column("Recall", "Rec. {}", 3, "higher"),
+    "density": Column("Density", None, 3, "higher"),
+    "coverage": Column("Coverage", None, 3, "higher"),
+    "kid": Column("KID", None, 5, "lower"),
+    "class_accuracy": Column("Class accuracy", "Class\nacc. {}", 1, "higher", is_percent=True),
+}
+
+GENEVAL_COLUMNS: dict[str, Column] = {
+    "geneval_single": Column("Single", "Single {}", 2, "higher"),
+    "geneval_two": Column("Two", "Two {}", 2, "higher"),
+    "geneval_counting": Column("Counting", "Count {}", 2, "higher"),
+    "geneval_colors": Column("Colors", "Color {}", 2, "higher"),
+    "geneval_position": Column("Position", "Pos. {}", 2, "higher"),
+    "geneval_color_attr": Column("Attrib.", "Attr. {}", 2, "higher"),
+    "geneval_overall": Column("Overall", "All {}", 2, "higher"),
+}

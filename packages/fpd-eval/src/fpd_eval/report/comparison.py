@@ -1,0 +1,88 @@
+"""A comparison: every system under one protocol, with published values beside the measured ones."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from fpd_eval.bench.bench import Bench
+from fpd_eval.bench.curves import Curve
+from fpd_eval.bench.measure import conditions, measure, measure_reference
+from fpd_eval.bench.rows import Results, Row
+from fpd_eval.report.entrants import Comparison, Entrant
+from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
+from fpd_eval.report.printed import printed
+from fpd_eval.runtime.machine import this_machine
+from fpd_eval.systems import SystemKind, read_system
+
+
+def read_kinds(comparison: Comparison) -> tuple[list[SystemKind], list[Judged]]:
+    """The systems of the files that are still to be measured, and everything that GenEval has judged.
+
+    A system with GenEval results is not opened: it understands prompts, and the protocols here show classes.
+
+    Raises:
+        ConfigError: a file is absent or damaged.
+    """
+    kinds = [read_system(path) for path in comparison.systems]
+    known = {kind.name: kind for kind in kinds}
+    judged = [_judged(name, path, known) for name, path in comparison.geneval]
+    return [kind for kind in kinds if kind.name not in dict(comparison.geneval)], judged
+
+
+def _judged(name: str, results: Path, known: Mapping[str, SystemKind]) -> Judged:
+    if name not in known:
+        return Judged(name=name, results=results)
+    kind = known[name]
+    # Kinds without `steps` make their images in one.
+    steps = kind.model_dump().get("steps", 1)
+    return Judged(name=name, results=results, steps=steps, published_as=kind.published_as, note=kind.note)
+
+
+def compare(
+    measured: Sequence[Entrant],
+    bench: Bench | None,
+    *,
+    judged: Sequence[Judged] = (),
+    device: str = "cpu",
+    curves: tuple[Curve, ...] = (),
+) -> Results:
+    """Measure every system on the bench, and read what GenEval has judged.
+
+    Args:
+        bench: None where no system is to be measured.
+
+    Raises:
+        ValueError: a system made unusable images or features, or a file of GenEval results is damaged.
+    """
+    geneval = tuple(geneval_row(one) for one in judged)
+    classes = next((one.system.num_classes for one in measured if one.system.num_classes), 1)
+    rows = []
+    for one in measured:
+        assert bench is not None, "systems are measured on a bench"
+        row = measure(one.system, bench, num_classes=classes)
+        values = printed(row.values, one.published_as, steps=row.steps, protocol=bench.protocol, settings=row.settings)
+        rows.append(row.model_copy(update={"published": values, "note": one.note}))
+    return Results(
+        protocol=None if bench is None else bench.protocol,
+        machine=this_machine(torch.device(device)),
+        reference=None if bench is None else measure_reference(bench),
+        rows=tuple(rows),
+        conditions=() if bench is None else conditions(bench, classes),
+        geneval=geneval,
+        prompts=shown_prompts() if geneval else (),
+        warnings=(*(bench.lacks if bench else ()), *_warnings(rows)),
+        curves=curves,
+    )
+
+
+def _warnings(rows: Sequence[Row]) -> list[str]:
+    """Each warning once, with the systems that it concerns unless it concerns all."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for warning in row.warnings:
+            found.setdefault(warning, []).append(row.name)
+    return [
+        warning if len(names) == len(rows) else f"{', '.join(dict.fromkeys(names))}: {warning}"
+        for warning, names in found.items()
+    ]

@@ -1,0 +1,163 @@
+"""Who takes part in a comparison: systems opened, and refused where they do not fit together."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from fpd_core import Generator, load_generator
+from fpd_core.config import Config
+from fpd_core.sampling import Sampler
+from fpd_core.teachers import Teacher
+from fpd_eval.systems import SystemKind
+from fpd_eval.systems.kind import open_teacher
+from fpd_eval.systems.student import StudentSystem
+from fpd_eval.systems.system import System
+from fpd_eval.systems.teacher import TeacherSystem
+
+UNTRAINED = "untrained"
+
+
+class Candidate(Config):
+    """A student checkpoint and the name it has in the table."""
+
+    name: str = Field(min_length=1)
+    folder: Path
+
+
+class Comparison(Config):
+    """Which systems take part."""
+
+    students: tuple[Candidate, ...] = Field((), description="Each brings its teacher and the untrained one-step use.")
+    systems: tuple[Path, ...] = Field((), description="JSON files of `system_kinds`.")
+    geneval: tuple[tuple[str, Path], ...] = Field((), description="(system's name, its results.jsonl).")
+    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
+    sampler: Sampler = "confidence"
+    guidance_scale: PositiveFloat | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
+    teacher: str | None = Field(None, description="Family name or weight folder; by default the first student's.")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Comparison":
+        if not (self.students or self.systems or self.geneval):
+            raise ValueError("name what to compare with --ckpt, --systems or --geneval")
+        if not self.students and self.model_fields_set & {"steps", "sampler", "guidance_scale", "teacher"}:
+            raise ValueError(
+                "--steps, --teacher, --sampler and --guidance-scale belong to the teacher of --ckpt; a teacher among "
+                "the --systems has its own in its file"
+            )
+        for what, values in (
+            ("step count", self.steps),
+            ("student name", [student.name for student in self.students]),
+            ("GenEval of", [name for name, _ in self.geneval]),
+        ):
+            repeated = [value for value, count in Counter(values).items() if count > 1]
+            if repeated:
+                raise ValueError(f"{what} {repeated[0]!r} is given twice")
+        reserved = {"teacher", UNTRAINED} & {student.name for student in self.students}
+        if reserved:
+            raise ValueError(f"{reserved.pop()!r} names another row of the table; name the student differently")
+        return self
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A loaded system, its name in the published tables and the note of its file."""
+
+    system: System
+    published_as: str | None = None
+    note: str = ""
+
+
+def entrants(
+    comparison: Comparison, kinds: Sequence[SystemKind], *, num_classes: int | None, device: str = "cpu"
+) -> list[Entrant]:
+    """Load the systems of --ckpt, then those of the files, in their order.
+
+    Args:
+        kinds: of the files.
+        num_classes: of the protocol; None takes that of the systems.
+
+    Raises:
+        CheckpointError: weights are absent or damaged.
+        ValueError: the conditions of a system do not fit the protocol or the other systems, or two rows have one name.
+    """
+    for kind in kinds:
+        if kind.needs_prompts:
+            raise ValueError(_prompts_only(kind.name))
+    found = [Entrant(system) for system in systems(comparison, num_classes=num_classes, device=device)]
+    found += [Entrant(kind.load(torch.device(device)), kind.published_as, kind.note) for kind in kinds]
+    wanted = num_classes or next((one.system.num_classes for one in found), None)
+    for one in found:
+        _require_fit(one.system, wanted)
+    _require_names([one.system for one in found])
+    return found
+
+
+def _require_fit(system: System, num_classes: int | None) -> None:
+    if system.is_finished:
+        return
+    if system.num_classes is None:
+        raise ValueError(_prompts_only(system.name))
+    if system.num_classes != num_classes:
+        raise ValueError(f"{system.name} knows {system.num_classes} classes, the protocol has {num_classes}")
+
+
+def _prompts_only(name: str) -> str:
+    return (
+        f"{name} makes images of prompts, the protocol shows classes; score it with fpd-eval geneval and compare with "
+        f"--geneval '{name}=.../results.jsonl'"
+    )
+
+
+def _require_names(measured: Sequence[System]) -> None:
+    """One name is one system; a teacher may stand at several step counts, as one curve."""
+    rows = Counter((system.name, system.steps if system.role == "teacher" else None) for system in measured)
+    repeated = [name for (name, _), count in rows.items() if count > 1]
+    shared = {name for name, steps in rows if steps is None} & {name for name, steps in rows if steps is not None}
+    if repeated or shared:
+        raise ValueError(f"two systems are called {[*repeated, *shared][0]!r}; give each its own name")
+
+
+def systems(comparison: Comparison, *, num_classes: int | None, device: str = "cpu") -> list[System]:
+    """Systems of --ckpt: the teacher by rising step count, the untrained one-step teacher, the students.
+
+    Raises:
+        CheckpointError: a weight folder is absent or damaged.
+        ValueError: unknown teacher or sampler, impossible step count, students of different teachers, or a teacher
+            whose classes are not those of the protocol.
+    """
+    if not comparison.students:
+        return []
+    students = [load_generator(candidate.folder) for candidate in comparison.students]
+    teacher = _teacher(comparison, students, torch.device(device))
+    if teacher.num_classes is None:
+        raise ValueError(_prompts_only("the teacher of --ckpt"))
+    if num_classes not in (None, teacher.num_classes):
+        raise ValueError(f"the teacher knows {teacher.num_classes} classes, the protocol has {num_classes}")
+    sampler, scale = comparison.sampler, comparison.guidance_scale
+    untrained = StudentSystem(UNTRAINED, Generator.untrained(teacher, students[0].generation), role="untrained")
+    names = [candidate.name for candidate in comparison.students]
+    return [
+        *(TeacherSystem(teacher, steps=n, sampler=sampler, guidance_scale=scale) for n in sorted(comparison.steps)),
+        untrained,
+        *(StudentSystem(name, student.to(device)) for name, student in zip(names, students, strict=True)),
+    ]
+
+
+def _teacher(comparison: Comparison, students: Sequence[Generator], device: torch.device) -> Teacher:
+    if comparison.teacher is not None:
+        return open_teacher(comparison.teacher, device)
+    _require_one_teacher(comparison, students)
+    return open_teacher(students[0].teacher_config, device)
+
+
+def _require_one_teacher(comparison: Comparison, students: Sequence[Generator]) -> None:
+    for candidate, student in zip(comparison.students, students, strict=True):
+        if student.teacher_config != students[0].teacher_config:
+            raise ValueError(
+                f"{candidate.folder} and {comparison.students[0].folder} have different teachers; "
+                "compare them separately, or name the teacher with --teacher"
+            )

@@ -1,0 +1,144 @@
+"""GenEval results as rows of a comparison: scores with errors, and the same prompts of every system."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+
+from fpd_core.config import Config, explain
+from fpd_eval.bench.rows import GenEvalRow
+from fpd_eval.geneval.classes import TASKS
+from fpd_eval.geneval.outcome import Outcome
+from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.results import read_results
+from fpd_eval.geneval.scores import Scores, missing_images, summarize
+from fpd_eval.report.printed import printed
+
+# Task -> name of its published metric.
+METRICS = {
+    "single_object": "geneval_single",
+    "two_object": "geneval_two",
+    "counting": "geneval_counting",
+    "colors": "geneval_colors",
+    "position": "geneval_position",
+    "color_attr": "geneval_color_attr",
+}
+OVERALL = "geneval_overall"
+THUMBNAIL = 192
+
+
+class Judged(Config):
+    """One system's results.jsonl, and how it is shown.
+
+    `steps`, `published_as` and `note` are those of its system file; without one, steps are those of the record beside
+    the results, if there is one.
+    """
+
+    name: str
+    results: Path
+    steps: int | None = None
+    published_as: str | None = None
+    note: str = ""
+
+
+def shown_prompts() -> tuple[str, ...]:
+    """The first prompt of every task: nobody's choice."""
+    first = {record["tag"]: record["prompt"] for record in reversed(make_prompts())}
+    return tuple(first[tag] for tag in TASKS)
+
+
+def geneval_row(judged: Judged) -> GenEvalRow:
+    """Scores and pictures of one results.jsonl, ours or the original program's.
+
+    Raises:
+        ValueError: the file is absent or damaged, or holds other prompts than GenEval's.
+    """
+    results = read_results(judged.results)
+    scores = _scores(results, judged.results)
+    record = _record(judged.results.with_name("scores.json"))
+    settings = {**record.images} if record else {}
+    steps = judged.steps or settings.get("steps")
+    # A mean over other tasks or prompts beside full ones would be taken for the same number.
+    overall = {OVERALL: scores.overall} if scores.complete else {}
+    return GenEvalRow(
+        name=judged.name,
+        steps=steps,
+        images=scores.images,
+        prompts=scores.prompts,
+        complete=scores.complete,
+        settings=_sentence(record) if record else "",
+        values={METRICS[tag]: task.score for tag, task in scores.tasks.items()} | overall,
+        errors={
+            name: error
+            for name, error in (
+                *((METRICS[tag], task.standard_error) for tag, task in scores.tasks.items()),
+                (OVERALL, scores.overall_standard_error),
+            )
+            if error is not None
+        },
+        published=printed(
+            (*METRICS.values(), OVERALL), judged.published_as, steps=steps, protocol=None, settings=settings
+        ),
+        note=judged.note,
+        samples=_strip(results),
+    )
+
+
+def _scores(results: Sequence[Mapping[str, Any]], path: Path) -> Scores:
+    counts: dict[str, int] = {}
+    try:
+        for result in results:
+            counts[result["metadata"]] = counts.get(result["metadata"], 0) + 1
+        images = [(json.loads(text), count) for text, count in counts.items()]
+        missing = missing_images(images, samples=max(counts.values(), default=1))
+        return summarize(results, complete=not missing)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold GenEval results: {error} is missing or wrong") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _record(path: Path) -> Outcome | None:
+    """What our own run noted beside its results."""
+    try:
+        return Outcome.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise explain(error, str(path)) from None
+
+
+def _sentence(record: Outcome) -> str:
+    def listed(settings: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None)
+
+    made = {name: value for name, value in record.images.items() if name not in ("system", "fingerprint")}
+    return (
+        f"images: {listed(made)}; detections: {listed(record.detections)}; judge: {listed(record.options.model_dump())}"
+    )
+
+
+def _strip(results: Sequence[Mapping[str, Any]]) -> str:
+    """The first image of every shown prompt side by side, JPEG; grey where one is missing, empty where all are."""
+    found = []
+    for prompt in shown_prompts():
+        files = sorted(result["filename"] for result in results if result["prompt"] == prompt)
+        found.append(Path(files[0]) if files else None)
+    if not any(path is not None and path.exists() for path in found):
+        return ""
+    strip = Image.new("RGB", (THUMBNAIL * len(found), THUMBNAIL), "lightgrey")
+    for number, path in enumerate(found):
+        if path is not None and path.exists():
+            try:
+                with Image.open(path) as image:
+                    strip.paste(ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)), (number * THUMBNAIL, 0))
+            except (OSError, SyntaxError) as error:
+                raise ValueError(f"{path} is no readable image: {error}") from None
+    buffer = io.BytesIO()
+    strip.save(buffer, "jpeg", quality=88)
+    return base64.b64encode(buffer.getvalue()).decode()

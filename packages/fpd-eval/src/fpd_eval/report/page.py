@@ -1,0 +1,144 @@
+"""The report folder: Markdown, self-contained HTML, CSV, JSON and pictures of one comparison."""
+
+import base64
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fpd_eval.bench.rows import Results, Row
+from fpd_eval.report import plots
+from fpd_eval.report.cells import Cells, footnotes, tables
+from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, markdown_text
+
+CAPTIONS = {
+    "distance": "Fréchet distance to the real images against the number of steps.",
+    "precision_recall": "Precision and recall against the number of steps.",
+    "geneval": "GenEval by task with standard errors over prompts. A white diamond is what a paper prints.",
+    "curves": "Training of the student; pale: logged values, solid: running mean.",
+    "samples": "The first measured images of every system: same classes and, where it generates, same seeds.",
+    "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected; the "
+    "notes name the seeds that are on record.",
+}
+PANELS = {
+    "distance": ("fd_classifier", "fd_efficientnet", "fid", "sfid", "fdd"),
+    "precision_recall": ("precision", "recall"),
+}
+GRIDS = ("samples", "prompts")
+Strips = list[tuple[str, str]]
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write `report.html`, `report.md`, `results.json`, CSV files and the pictures; the path of the HTML file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = draw(results)
+    plots.write_all(pictures, folder)
+    (folder / "results.json").write_text(results.model_dump_json(indent=2) + "\n")
+    if results.rows:
+        (folder / "results.csv").write_text(csv_table(results))
+    if results.geneval:
+        (folder / "geneval.csv").write_text(geneval_csv(results))
+    (folder / "report.md").write_text(markdown_report(results, pictures))
+    page = folder / "report.html"
+    page.write_text(html_report(results, pictures))
+    return page
+
+
+def draw(results: Results) -> dict[str, bytes]:
+    """The report's pictures by name, PNG: of every kind that there are results for."""
+    pictures = {}
+    for name, metrics in PANELS.items():
+        shown = [metric for metric in metrics if results.rows and all(metric in row.values for row in results.rows)]
+        if shown:
+            pictures[name] = plots.against_steps(results, shown)
+    if results.geneval:
+        pictures["geneval"] = plots.geneval_bars(results)
+    if results.curves:
+        pictures["curves"] = plots.loss_curves(results.curves)
+    for name, conditions, strips in grids(results):
+        pictures[name] = plots.sample_grid(strips, conditions)
+    return pictures
+
+
+def grids(results: Results) -> list[tuple[str, tuple[str, ...], Strips]]:
+    """(picture's name, conditions, (caption, base64 strip) of every system): columns are equal conditions."""
+    real = [("real images", results.reference.samples)] if results.reference else []
+    found = [
+        (
+            "samples",
+            results.conditions,
+            real + [(_caption(row), row.samples) for row in results.rows],
+        ),
+        ("prompts", results.prompts, [(row.name, row.samples) for row in results.geneval if row.samples]),
+    ]
+    return [(name, conditions, strips) for name, conditions, strips in found if strips]
+
+
+def _caption(row: Row) -> str:
+    return f"{row.name}, {row.steps} step{'s' if row.steps > 1 else ''}"
+
+
+def title(results: Results) -> str:
+    roles = {row.role for row in results.rows}
+    return "One-step student against its teacher" if {"student", "teacher"} <= roles else "Image generators compared"
+
+
+def notes(results: Results) -> list[str]:
+    """The sentences under the tables: published values first, then how everything was measured."""
+    named = [(row.name, row.note) for row in results.rows] + [(row.name, row.note) for row in results.geneval]
+    said = dict.fromkeys(f"{name}: {note}" for name, note in named if note)
+    found = [*footnotes(results), *said, *results.warnings]
+    if results.protocol is not None:
+        found.append(results.protocol.sentence())
+    found += [f"{name[:1].upper()}{name[1:]}: {settings}." for name, settings in _settings(results)]
+    if results.reference is not None:
+        real = results.reference.values
+        found.append(
+            f"The {results.reference.num_images} real images themselves score IS {real['inception_score']:.2f} and "
+            f"class accuracy {100 * real['class_accuracy']:.1f} %."
+        )
+    return [*found, *_geneval_notes(results), results.machine.sentence()]
+
+
+def _settings(results: Results) -> list[tuple[str, str]]:
+    """(system, its sampling options), once per system."""
+    options = {
+        row.name: ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in row.settings.items())
+        for row in results.rows
+    }
+    return [(name, text) for name, text in options.items() if text]
+
+
+def _geneval_notes(results: Results) -> list[str]:
+    return [
+        f"GenEval of {row.name}: {row.images} images of {row.prompts} prompts"
+        + ("" if row.complete else ", which is incomplete: these are no GenEval scores")
+        + (f"; {row.settings}." if row.settings else ".")
+        for row in results.geneval
+    ]
+
+
+def markdown_report(results: Results, pictures: dict[str, bytes]) -> str:
+    """Markdown with pictures as files beside it."""
+    sections = [f"# {title(results)}", *map(markdown_table, tables(results))]
+    sections += [markdown_text(note) for note in notes(results)]
+    sections += [f"![{CAPTIONS[name]}]({name}.png)\n\n*{CAPTIONS[name]}*" for name in pictures]
+    return "\n\n".join(sections) + "\n"
+
+
+def html_report(results: Results, pictures: dict[str, bytes]) -> str:
+    """One HTML file without links: pictures are embedded, every text is escaped."""
+    environment = Environment(loader=PackageLoader("fpd_eval.report"), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html.j2").render(
+        title=title(results),
+        tables=[(content.columns, _rows(content)) for content in tables(results)],
+        palette=plots.colours(results),
+        notes=notes(results),
+        figures=[
+            (CAPTIONS[name], base64.b64encode(png).decode()) for name, png in pictures.items() if name not in GRIDS
+        ],
+        grids=[(CAPTIONS[name], conditions, strips) for name, conditions, strips in grids(results)],
+    )
+
+
+def _rows(content: Cells) -> list[tuple[str, str, list[str], list[bool]]]:
+    return list(zip(content.names, content.roles, content.rows, content.best, strict=True))
