@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from fpd_core.atomic import write_bytes
 from fpd_eval.geneval.prompts import Record
 
 METADATA, SAMPLES = "metadata.jsonl", "samples"
@@ -77,11 +77,9 @@ def write_images(folder: Path, images: Sequence[np.ndarray]) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file appears complete or not at all, also where two ranks write it."""
+    """The file and its folders appear; the file complete or not at all, also where two ranks write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_bytes(path, content)
 
 
 def claim(path: Path, identity: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from fpd_core.atomic import replacing, write_text
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.images.paired_files import SUFFIXES, open_rgb
 from fpd_eval.runtime.cache import hash_file, hash_json
@@ -180,9 +181,8 @@ def png_path(folder: Path, index: int) -> Path:
 
 def _write(pixels: Tensor, paths: Sequence[Path]) -> None:
     for image, path in zip(pixels, paths, strict=True):
-        partial = path.with_suffix(".partial")
-        Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(partial, "png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(partial, "png")
 
 
 def _claim(folder: Path, images: ImageSet[Tensor]) -> None:
@@ -192,7 +192,7 @@ def _claim(folder: Path, images: ImageSet[Tensor]) -> None:
     if not manifest.exists():
         if any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
             raise ValueError(f"{folder} holds images of unknown origin; give --save-images an empty folder")
-        manifest.write_text(json.dumps(wanted, indent=2) + "\n")
+        write_text(manifest, json.dumps(wanted, indent=2) + "\n")
     elif _manifest(folder) != json.loads(json.dumps(wanted)):
         raise ValueError(f"{folder} holds images of another system, seed or plan; give --save-images an empty folder")
 

@@ -149,8 +149,7 @@ def _prepared(real: Features, fake: Features, k_min: int, k_max: int, block_size
     if k_min < 1 or block_size < 1:
         raise ValueError(f"k and block_size must be at least 1, got {k_min} and {block_size}")
     real, fake = matrices(real, fake, min_rows=k_max + 1)
-    largest = float(torch.maximum(real.abs().max(), fake.abs().max()))
-    centre = real.mean(0)
+    largest, centre = float(torch.maximum(real.abs().max(), fake.abs().max())), real.mean(0)
     real_points, fake_points = (
         _Points(rows, centred := rows - centre, centred.square().sum(1)) for rows in (real, fake)
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fpd_core.atomic import write_bytes
 from fpd_eval.bench.rows import Results, Row
 from fpd_eval.report import plots
 from fpd_eval.report.cells import Cells, footnotes, tables
@@ -31,16 +32,14 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write `report.html`, `report.md`, `results.json`, CSV files and the pictures; the path of the HTML file."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = draw(results)
-    plots.write_all(pictures, folder)
-    (folder / "results.json").write_text(results.model_dump_json(indent=2) + "\n")
-    if results.rows:
-        (folder / "results.csv").write_text(csv_table(results))
-    if results.geneval:
-        (folder / "geneval.csv").write_text(geneval_csv(results))
-    (folder / "report.md").write_text(markdown_report(results, pictures))
-    page = folder / "report.html"
-    page.write_text(html_report(results, pictures))
-    return page
+    texts = {"results.json": results.model_dump_json(indent=2) + "\n", "report.md": markdown_report(results, pictures)}
+    texts |= {"results.csv": csv_table(results)} if results.rows else {}
+    texts |= {"geneval.csv": geneval_csv(results)} if results.geneval else {}
+    texts["report.html"] = html_report(results, pictures)
+    files = {f"{name}.png": png for name, png in pictures.items()} | {k: text.encode() for k, text in texts.items()}
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return folder / "report.html"
 
 
 def draw(results: Results) -> dict[str, bytes]:

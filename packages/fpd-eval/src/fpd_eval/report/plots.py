@@ -4,7 +4,6 @@ import base64
 import io
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -195,9 +194,3 @@ def _png(figure: Figure) -> bytes:
     # Without the software entry equal results give equal bytes under every version string.
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
-
-
-def write_all(pictures: dict[str, bytes], folder: Path) -> None:
-    """Each picture as `<name>.png`."""
-    for name, picture in pictures.items():
-        (folder / f"{name}.png").write_bytes(picture)

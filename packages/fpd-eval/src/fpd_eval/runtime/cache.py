@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from fpd_core.atomic import write_bytes
 
 # Raise when the same inputs lead to other features or numbers than before.
 CODE_VERSION = 1
@@ -77,10 +78,7 @@ class Cache:
 
     def put_tensors(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        path = self.folder / f"{key}.safetensors"
-        partial = self._partial(path)
-        save_file(contiguous, str(partial), metadata={"sha256": hash_tensors(contiguous)})
-        partial.replace(path)
+        self._put(f"{key}.safetensors", save(contiguous, metadata={"sha256": hash_tensors(contiguous)}))
 
     def get_json(self, key: str) -> Any:
         path = self.folder / f"{key}.json"
@@ -96,15 +94,12 @@ class Cache:
         return None
 
     def put_json(self, key: str, value: Any) -> None:
-        path = self.folder / f"{key}.json"
-        partial = self._partial(path)
-        partial.write_text(json.dumps({"sha256": hash_json(value), "value": value}))
-        partial.replace(path)
+        self._put(f"{key}.json", json.dumps({"sha256": hash_json(value), "value": value}).encode())
 
-    def _partial(self, path: Path) -> Path:
-        """A name of this process only: two runs may fill one cache."""
+    def _put(self, name: str, content: bytes) -> None:
+        """Two runs may fill one cache."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return path.with_suffix(f".{os.getpid()}.partial")
+        write_bytes(self.folder / name, content)
 
 
 def _warn_of_damage(path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image
 
+from fpd_core.atomic import replacing, write_text
 from fpd_eval.images.plan import PromptPlan
 from fpd_eval.runtime.progress import Track
 from fpd_eval.systems.system import System
@@ -53,7 +54,7 @@ def _keep_record(folder: Path, system: System, plan: dict[str, Any]) -> None:
         if folder.exists() and any(folder.iterdir()):
             raise ValueError(f"{folder} holds files already but no {RECORD}; generate into an empty folder")
         folder.mkdir(parents=True, exist_ok=True)
-        found.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        write_text(found, json.dumps(made, indent=1) + "\n")
         return
     stored = json.loads(found.read_text(encoding="utf-8"))
     changed = [key for key in made if key != "system" and stored.get(key) != json.loads(json.dumps(made[key]))]
@@ -63,9 +64,5 @@ def _keep_record(folder: Path, system: System, plan: dict[str, Any]) -> None:
 
 def _save(image: Image.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    if file.suffix == ".jpg":
-        image.save(partial, "jpeg", quality=JPEG_QUALITY)
-    else:
-        image.save(partial, "png")
-    partial.replace(file)
+    with replacing(file) as partial:
+        image.save(partial, "jpeg" if file.suffix == ".jpg" else "png", quality=JPEG_QUALITY)
