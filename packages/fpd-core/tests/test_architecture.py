@@ -13,7 +13,10 @@ SOURCES = {
 }
 # Within fpd-core a lower layer never imports a higher one.
 LAYERS = [
-    {"config", "schedules", "masking", "ste", "drift", "conditioning", "checkpoints", "idx", "weights", "containers"},
+    {
+        *("config", "untrusted", "schedules", "masking", "ste", "drift", "conditioning"),
+        *("checkpoints", "idx", "weights", "containers"),
+    },
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
     {"generate_cli"},
