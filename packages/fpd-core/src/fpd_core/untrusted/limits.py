@@ -8,7 +8,7 @@ JSON_DEPTH = 64  # nested lists and objects
 IMAGE_BYTES = 256 * MIB  # as stored
 IMAGE_PIXELS = 64 * MIB  # 8192 x 8192
 
-ARRAY_BYTES = 16 * 1024 * MIB  # one array of an .npy or .npz file; ADM's largest reference batch has 2 GiB
+ARRAY_BYTES = 1024 * MIB  # one array that is read whole, of an .npz file
 ARRAYS_PER_FILE = 64
 
 ARCHIVE_BYTES = 2 * 1024 * MIB  # a tar shard or a gzipped file after decompression, held in memory
