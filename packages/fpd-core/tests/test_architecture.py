@@ -14,8 +14,18 @@ SOURCES = {
 # Within fpd-core a lower layer never imports a higher one.
 LAYERS = [
     {
-        *("config", "untrusted", "schedules", "masking", "ste", "drift", "conditioning"),
-        *("checkpoints", "idx", "weights", "containers"),
+        "atomic",
+        "config",
+        "schedules",
+        "masking",
+        "ste",
+        "drift",
+        "conditioning",
+        "checkpoints",
+        "idx",
+        "untrusted",
+        "weights",
+        "containers",
     },
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
