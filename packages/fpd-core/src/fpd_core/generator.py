@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, cast, load_strict, read_config, read_weights, save_folder
-from fpd_core.config import Config
+from fpd_core.config import Config, MaskShare, Share, Temperature
 from fpd_core.masking import initial_tokens
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers import Teacher, rebuild
@@ -20,9 +20,9 @@ FORMAT_VERSION = 1
 class GenerationConfig(Config):
     """How the one forward pass starts; must be what the student was trained with, except the temperature."""
 
-    init_mask_ratio: float = Field(0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init.")
-    embedding_noise: float = Field(0.0, ge=0, lt=1)
-    temperature: float = Field(1.0, gt=0, description="Divides the logits.")
+    init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init.")
+    embedding_noise: Share = 0.0
+    temperature: Temperature = Field(1.0, description="Divides the logits.")
 
 
 class Generator:

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.config import Classes, Config, Size
 
 
 class ClassifierConfig(Config):
     """Sizes of the convolutional classifier."""
 
-    num_classes: int = 10
-    widths: tuple[int, int, int] = (32, 64, 128)
-    feature_dim: int = 128
+    num_classes: Classes = 10
+    widths: tuple[Size, Size, Size] = (32, 64, 128)
+    feature_dim: Size = 128
 
 
 class Classifier(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fpd_core.checkpoints import load_strict, read_config, read_weights
 from fpd_core.conditioning import Condition
+from fpd_core.config import Location
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
@@ -25,7 +26,7 @@ class FashionConfig(TeacherConfig):
     """Where the trained teacher lies."""
 
     name: Literal["fashion"] = "fashion"
-    path: Path = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
+    path: Location = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
 
 
 class FashionTeacher(ClassConditionalTeacher):

@@ -1,7 +1,6 @@
 """MaskGen-L (VQ), text to image at 256 px: 128 one-dimensional TA-TiTok codes decoded with the help of the caption."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition, TextCondition
+from fpd_core.config import Flag, Location, Number
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
@@ -25,12 +25,14 @@ class MaskGenTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgen` fetches them."""
 
     name: Literal["maskgen"] = "maskgen"
-    transformer: Path = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
-    tokenizer: Path = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
-    text_encoder: Path = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
-    quick_gelu: bool = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
-    aesthetic_score: float = Field(6.5, description="Micro-condition of both guidance branches, and of the student.")
-    checkpoint_activations: bool = Field(False, description="Recompute the student's blocks in backward.")
+    transformer: Location = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
+    tokenizer: Location = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
+    text_encoder: Location = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
+    quick_gelu: Flag = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
+    aesthetic_score: Number = Field(
+        6.5, ge=0, le=10, description="Micro-condition of both guidance branches, and of the student."
+    )
+    checkpoint_activations: Flag = Field(False, description="Recompute the student's blocks in backward.")
     weights: Literal["public", "synthetic"] = Field(
         "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
     )

@@ -1,13 +1,13 @@
 """MaskGIT v1 on ImageNet 256 (Besnier and Chen): 1000 classes, 16x16 codes of the taming-transformers VQGAN."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
+from fpd_core.config import Location
 from fpd_core.containers import load_public
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic
@@ -23,8 +23,8 @@ class MaskGitTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgit` fetches them."""
 
     name: Literal["maskgit"] = "maskgit"
-    transformer: Path = Field(TRANSFORMER.local, description="MaskGIT_ImageNet_256.pth")
-    tokenizer: Path = Field(TOKENIZER.local, description="VQGAN checkpoint (last.ckpt)")
+    transformer: Location = Field(TRANSFORMER.local, description="MaskGIT_ImageNet_256.pth")
+    tokenizer: Location = Field(TOKENIZER.local, description="VQGAN checkpoint (last.ckpt)")
     weights: Literal["public", "synthetic"] = Field(
         "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
     )

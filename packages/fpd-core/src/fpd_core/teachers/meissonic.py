@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, TextCondition
-from fpd_core.config import ConfigError
+from fpd_core.config import ConfigError, Flag, Location
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import END_TOKEN, ClipText, ClipTextConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
@@ -30,11 +29,11 @@ class MeissonicTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull meissonic` fetches them."""
 
     name: Literal["meissonic"] = "meissonic"
-    transformer: Path = Field(TRANSFORMER.local, description="transformer/diffusion_pytorch_model.safetensors")
-    tokenizer: Path = Field(TOKENIZER.local, description="vqvae/diffusion_pytorch_model.safetensors")
-    tokenizer_config: Path = Field(TOKENIZER_CONFIG.local, description="vqvae/config.json")
-    text_encoder: Path = Field(TEXT.local, description="text_encoder/model.safetensors")
-    checkpoint_activations: bool = Field(False, description="Recompute the student's blocks in backward.")
+    transformer: Location = Field(TRANSFORMER.local, description="transformer/diffusion_pytorch_model.safetensors")
+    tokenizer: Location = Field(TOKENIZER.local, description="vqvae/diffusion_pytorch_model.safetensors")
+    tokenizer_config: Location = Field(TOKENIZER_CONFIG.local, description="vqvae/config.json")
+    text_encoder: Location = Field(TEXT.local, description="text_encoder/model.safetensors")
+    checkpoint_activations: Flag = Field(False, description="Recompute the student's blocks in backward.")
 
     def required_files(self) -> list[RequiredFile]:
         """Published files this teacher needs."""
