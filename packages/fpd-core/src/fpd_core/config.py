@@ -116,6 +116,12 @@ def check_heads(width: int, num_heads: int, name: str = "num_heads") -> None:
         raise ValueError(f"{name} {num_heads} does not divide the width {width}")
 
 
+def check_codes(network: int, tokenizer: int) -> None:
+    """Raises ValueError: a transformer and a tokenizer count different codes."""
+    if network != tokenizer:
+        raise ValueError(f"the network scores {network} codes, the tokenizer holds {tokenizer}")
+
+
 def check_unique(values: tuple[int, ...]) -> tuple[int, ...]:
     """The values as they are. Raises ValueError: one is given twice."""
     if len(set(values)) < len(values):

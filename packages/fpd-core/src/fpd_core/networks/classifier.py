@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
+from fpd_core.checkpoints import load_network
 from fpd_core.config import Classes, Config, Size
 
 
@@ -47,9 +47,9 @@ def load_classifier(folder: str | Path) -> Classifier:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    classifier = Classifier(ClassifierConfig.model_validate(read_config(folder)["classifier"]))
-    load_strict(classifier, read_weights(folder), str(folder))
+    classifier = load_network(
+        Path(folder), "classifier", lambda sizes: Classifier(ClassifierConfig.model_validate(sizes))
+    )
     return classifier.eval().requires_grad_(False)
 
 

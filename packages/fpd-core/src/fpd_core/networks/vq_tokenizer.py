@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
+from fpd_core.checkpoints import load_network
 from fpd_core.config import Codes, Config, Size
 
 _Width = Annotated[Size, Field(multiple_of=8)]  # group norms have eight groups
@@ -101,7 +101,7 @@ def load_tokenizer(folder: str | Path) -> VqTokenizer:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    tokenizer = VqTokenizer(VqTokenizerConfig.model_validate(read_config(folder)["tokenizer"]))
-    load_strict(tokenizer, read_weights(folder), str(folder))
+    tokenizer = load_network(
+        Path(folder), "tokenizer", lambda sizes: VqTokenizer(VqTokenizerConfig.model_validate(sizes))
+    )
     return tokenizer.eval().requires_grad_(False)

@@ -156,7 +156,11 @@ class Teacher(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> Self:
-        """Modules with untrained weights, for loading a state dict."""
+        """Modules with untrained weights, for loading a state dict; also called on the meta device.
+
+        Raises:
+            ValidationError: sizes that make no sense.
+        """
 
     def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.

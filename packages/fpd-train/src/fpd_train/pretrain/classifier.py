@@ -75,7 +75,7 @@ class ClassifierMethod:
         return {"accuracy": sum(score * count for score, count in scores) / seen}
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
-        config = {"format_version": 1, "classifier": self._config.classifier.model_dump()}
+        config = {"classifier": self._config.classifier.model_dump()}
         save_folder(folder, config, cast(averaged["classifier"].state_dict(), torch.float32), card)
 
 

@@ -111,7 +111,7 @@ class MaskedModelMethod:
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher = self._teacher(averaged["teacher"])
-        config = {"format_version": 1, "architecture": teacher.architecture()}
+        config = {"architecture": teacher.architecture()}
         save_folder(folder, config, cast(teacher.state_dict(), torch.float16), card)
 
     def _teacher(self, network: nn.Module) -> FashionTeacher:

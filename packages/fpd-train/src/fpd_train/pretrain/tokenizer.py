@@ -114,7 +114,7 @@ class TokenizerMethod:
         return {"l1": float(torch.stack(l1).mean()), "psnr_db": float(psnr), "codes_in_use": float(len(used))}
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
-        config = {"format_version": 1, "tokenizer": self._config.tokenizer.model_dump()}
+        config = {"tokenizer": self._config.tokenizer.model_dump()}
         save_folder(folder, config, cast(self._finished(averaged).state_dict(), torch.float16), card)
 
     def _finished(self, averaged: Mapping[str, nn.Module]) -> VqTokenizer:
