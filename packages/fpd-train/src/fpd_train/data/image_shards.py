@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition
+from fpd_core.config import Classes, Size
 from fpd_train.batch import Batch
 from fpd_train.data.shards import Shards, place
 from fpd_train.errors import DataError
@@ -21,8 +22,8 @@ class ImageShards(Shards):
     """Each sample has an image and a `.cls` label."""
 
     name: Literal["image_shards"] = "image_shards"
-    num_classes: int = Field(gt=0, description="Labels must lie in [0, num_classes).")
-    image_size: int = Field(gt=0, description="Side of the square images; others are refused.")
+    num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
+    image_size: Size = Field(le=8192, description="Side of the square images; others are refused.")
 
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
         images = torch.stack([self._image(sample) for sample in samples])

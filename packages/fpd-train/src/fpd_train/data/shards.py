@@ -14,7 +14,7 @@ import numpy as np
 import webdataset as wds
 from pydantic import Field
 
-from fpd_core.config import Config
+from fpd_core.config import Config, Size
 from fpd_train.batch import Batch
 from fpd_train.errors import DataError
 
@@ -30,7 +30,7 @@ class Shards(Config, ABC):
     """A folder of `.tar` shards with `sizes.json`; sources say what a sample holds."""
 
     folder: Path = Field(description="Folder written by `fpd-train shards`.")
-    shuffle_shards: int = Field(4, gt=0, description="Shards shuffled together: raw bytes held in memory per rank.")
+    shuffle_shards: Size = Field(4, description="Shards shuffled together: raw bytes held in memory per rank.")
 
     @abstractmethod
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
