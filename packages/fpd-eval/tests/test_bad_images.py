@@ -65,7 +65,7 @@ def test_a_truncated_image(folder, keep):
     data = (folder / "1.png").read_bytes()
     assert len(data) > 160
     (folder / "1.png").write_bytes(data[:keep])
-    refused(folder, r"1\.png is damaged or not an image")
+    refused(folder, r"1\.png cannot be decoded")
 
 
 def test_an_empty_or_absent_folder(tmp_path):

@@ -111,8 +111,8 @@ def test_a_named_protocol_needs_its_reference(run, files):
         (("folder", "--reference", "x.npz"), "protocol 'small' has its own reference"),
         (("folder", "--protocol", "dymo"), "did you mean 'dimo'"),
         (("folder", "--geneval", "painter"), "--geneval is NAME=FILE"),
-        (("folder", "--geneval", "painter=nothing.jsonl"), "nothing.jsonl cannot be read"),
-        (("nothing.json",), "nothing.json does not exist"),
+        (("folder", "--geneval", "painter=nothing.jsonl"), "nothing.jsonl: No such file"),
+        (("nothing.json",), "nothing.json: No such file"),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_sentence(run, files, arguments, message):

@@ -8,8 +8,9 @@ import pytest
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import ConfigError
+from fpd_core.containers import read_public
 from fpd_eval.cli import main
-from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate, read_state
+from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_files_that_are_no_weights_are_named(tmp_path, content):
     path = Path(tmp_path / "odd.pth")
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"odd\.pth"):
-        read_state(path)
+        read_public(path)
 
 
 SMALL = ("metrics", "--protocol", "small", "--num-images", "20")

@@ -82,7 +82,12 @@ def test_damaged_and_transparent_images_are_answered(tmp_path):
     Image.new("RGBA", (4, 4)).save(tmp_path / "clear.png")
     Image.new("L", (4, 4), 7).save(tmp_path / "grey.png")
     assert open_rgb(tmp_path / "grey.png").getpixel((0, 0)) == (7, 7, 7)
-    for name, message in (("cut", "is damaged"), ("text", "not an image"), ("clear", "transparent"), ("no", "exist")):
+    for name, message in (
+        ("cut", "is truncated"),
+        ("text", "cannot be decoded"),
+        ("clear", "transparent"),
+        ("no", "No such file"),
+    ):
         with pytest.raises(ValueError, match=message):
             open_rgb(tmp_path / f"{name}.png")
 
@@ -121,7 +126,7 @@ def test_a_file_that_is_no_json_is_answered(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ConfigError, match="is not valid JSON"):
         read_system(tmp_path / "a.json")
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match="No such file"):
         read_system(tmp_path / "b.json")
 
 

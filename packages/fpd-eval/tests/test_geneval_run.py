@@ -251,9 +251,12 @@ def test_a_detector_that_sees_nothing_is_questioned(tmp_path, judges):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda root: (root / "00001" / "samples" / "00000.png").write_bytes(b"no image"), r"00000.png is no readable"),
+        (
+            lambda root: (root / "00001" / "samples" / "00000.png").write_bytes(b"no image"),
+            r"00000.png cannot be decoded",
+        ),
         (lambda root: (root / "00001" / "metadata.jsonl").unlink(), r"metadata.jsonl does not exist"),
-        (lambda root: (root / "00001" / "metadata.jsonl").write_text("{"), r"metadata.jsonl is not one JSON object"),
+        (lambda root: (root / "00001" / "metadata.jsonl").write_text("{"), r"metadata.jsonl is not valid JSON"),
         (lambda root: (root / "00001" / "metadata.jsonl").write_text("{}"), r"is not a GenEval record"),
         (lambda root: [path.rename(root / f"x{path.name}") for path in root.iterdir()], r"holds no prompt folders"),
         (lambda root: root.rename(root.with_name("elsewhere")), r"is not a folder"),
@@ -271,7 +274,7 @@ def test_a_truncated_image_is_named(tmp_path):
     path = tmp_path / "00000.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"00000\.png is no readable image"):
+    with pytest.raises(ValueError, match=r"00000\.png cannot be decoded"):
         Sample(path, {}).open()
 
 

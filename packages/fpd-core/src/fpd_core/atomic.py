@@ -33,8 +33,10 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.chmod(mode)
         sync(partial)
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not say where
         raise
     sync(path.parent)
 

@@ -61,6 +61,8 @@ Depth = Annotated[Whole, Field(ge=1, le=256)]  # layers
 Codes = Annotated[Whole, Field(ge=2, le=2**20)]  # entries of a codebook
 Classes = Annotated[Whole, Field(ge=1, le=2**20)]
 Steps = Annotated[Whole, Field(ge=1, le=10**9)]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]  # of images, samples, repeats
+Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
 Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance

@@ -4,12 +4,16 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fpd_core.untrusted.files import Failure, UntrustedError, read_bytes, shown
+from fpd_core.untrusted.files import Failure, UntrustedError, open_regular, read_bytes, shown
 from fpd_core.untrusted.limits import IMAGE_BYTES, IMAGE_PIXELS
 
 # Pillow would also start Ghostscript for a file that only looks like an image.
@@ -36,20 +40,43 @@ def open_image(
     source = source or shown(content if isinstance(content, Path) else "the image")
     if isinstance(content, Path):
         content = read_bytes(content, limit=IMAGE_BYTES, name="IMAGE_BYTES", error=error)
+    with _opened(io.BytesIO(content), source, max_pixels, error) as image:
+        image.load()
+    return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image before the pixels are decoded; `mode` is Pillow's."""
+
+    width: int
+    height: int
+    mode: str
+    has_alpha: bool
+
+
+def read_header(path: Path, *, max_pixels: int = IMAGE_PIXELS, error: Failure = UntrustedError) -> ImageHeader:
+    """The header of an image file. Raises `error` as `open_image` does, apart from damaged pixels."""
+    with open_regular(path, error=error) as file, _opened(file, shown(path), max_pixels, error) as image:
+        return ImageHeader(image.width, image.height, image.mode, image.has_transparency_data)
+
+
+@contextmanager
+def _opened(stream: IO[bytes], source: str, max_pixels: int, error: Failure) -> Iterator[Image.Image]:
+    """An image of a known format and size; what it raises while it is used becomes `error`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the lower one
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(stream, formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
-        image.load()
+        yield image
     except UnidentifiedImageError:
         raise error(f"{source} cannot be decoded: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
     except Image.DecompressionBombError:
         raise _too_large(source, "far too many", max_pixels, error) from None
     except _DAMAGE as cause:
         raise cause if isinstance(cause, error) else error(f"{source} cannot be decoded: {shown(cause)}") from None
-    return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
 
 
 def _too_large(source: str, size: str, limit: int, error: Failure) -> ValueError:

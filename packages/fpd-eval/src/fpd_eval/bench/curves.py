@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fpd_core.config import Config
+from fpd_core.untrusted import read_bytes
 
 METRICS = "metrics.jsonl"
 MAX_POINTS = 400
+LOG_BYTES = 2**28
 
 PANELS = {
     "Loss": re.compile(r"(.*[/_.])?loss"),
@@ -53,10 +55,10 @@ def read_curves(run: Path) -> tuple[Curve, ...]:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     records, bad = [], 0
-    for line in path.read_text().splitlines():
+    for line in read_bytes(path, limit=LOG_BYTES, name="LOG_BYTES").decode(errors="replace").splitlines():
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = json.loads(line)  # NaN is logged and left out
+        except (ValueError, RecursionError):
             bad += 1
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):

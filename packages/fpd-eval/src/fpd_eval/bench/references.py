@@ -1,6 +1,5 @@
 """What generated images are measured against: published statistics, images, or both in one ADM file."""
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpd_core.untrusted import shown
+from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_eval.images.image_files import open_images
 from fpd_eval.images.image_set import ImageSet, idx_images
 from fpd_eval.metrics.frechet import Gaussian
@@ -63,19 +64,17 @@ def _open(path: Path, batch_size: int, labels: Path | None, limit: int | None) -
         return Reference(path.name, idx_images(path, batch_size, limit, labels_path=labels))
     if path.suffix != ".npz":
         return Reference(path.name, open_images(path, batch_size))
-    try:
-        # Arrays are read on access, and object arrays are refused: no unpickling.
-        with np.load(path, allow_pickle=False) as file:
-            names = set(file.files)
-            statistics = {
-                output: _gaussian(file, path, mean, covariance)
-                for output, (mean, covariance) in STATISTICS.items()
-                if mean in names or covariance in names
-            }
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a usable .npz file: {error}") from None
+    with ArrayArchive(path) as file:
+        names = set(file.names)
+        statistics = {
+            output: _gaussian(file, path, mean, covariance)
+            for output, (mean, covariance) in STATISTICS.items()
+            if mean in names or covariance in names
+        }
     if not statistics and "arr_0" not in names:
-        raise ValueError(f"{path} holds neither images (arr_0) nor statistics (mu, sigma), only {', '.join(names)}")
+        raise ValueError(
+            f"{path} holds neither images (arr_0) nor statistics (mu, sigma), only {', '.join(map(shown, names))}"
+        )
     identity = {
         output: hash_tensors({"mean": one.mean, "covariance": one.covariance}) for output, one in statistics.items()
     }
@@ -83,15 +82,18 @@ def _open(path: Path, batch_size: int, labels: Path | None, limit: int | None) -
     return Reference(path.name, images, statistics, identity)
 
 
-def _gaussian(file: Mapping[str, Any], path: Path, mean_name: str, covariance_name: str) -> Gaussian:
-    if mean_name not in file or covariance_name not in file:
-        raise ValueError(f"{mean_name} and {covariance_name} come together, one is missing")
-    mean, covariance = (torch.from_numpy(np.asarray(file[name], np.float64)) for name in (mean_name, covariance_name))
+def _gaussian(file: ArrayArchive, path: Path, mean_name: str, covariance_name: str) -> Gaussian:
+    if not {mean_name, covariance_name} <= set(file.names):
+        raise ValueError(f"{path}: {mean_name} and {covariance_name} come together, one is missing")
+    arrays = [file.read(name) for name in (mean_name, covariance_name)]
+    if not all(array.dtype.kind in "fiu" for array in arrays):
+        raise ValueError(f"{path}: {mean_name} and {covariance_name} must be numbers, got {[a.dtype for a in arrays]}")
+    mean, covariance = (torch.from_numpy(array.astype(np.float64)) for array in arrays)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         shapes = f"{list(mean.shape)} and {list(covariance.shape)}"
-        raise ValueError(f"{mean_name} and {covariance_name} must be [D] and [D, D], got {shapes}")
+        raise ValueError(f"{path}: {mean_name} and {covariance_name} must be [D] and [D, D], got {shapes}")
     if not bool(mean.isfinite().all() and covariance.isfinite().all()):
-        raise ValueError(f"{mean_name} or {covariance_name} contains NaN or infinity")
+        raise ValueError(f"{path}: {mean_name} or {covariance_name} contains NaN or infinity")
     if not torch.allclose(covariance, covariance.T, rtol=1e-4, atol=1e-6 * float(covariance.abs().max())):
-        raise ValueError(f"{covariance_name} is not symmetric")
+        raise ValueError(f"{path}: {covariance_name} is not symmetric")
     return Gaussian(mean, covariance)

@@ -1,6 +1,5 @@
 """What a comparison found, as plain data: written to `results.json`, read by the report."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +7,14 @@ from pydantic import Field, ValidationError
 
 from fpd_core.config import Config, ConfigError, explain
 from fpd_core.teachers.fashion import CLASSES
+from fpd_core.untrusted import read_json
 from fpd_eval.bench.curves import Curve
 from fpd_eval.protocols import MetricProtocol
 from fpd_eval.runtime.machine import Machine
 from fpd_eval.systems.system import Role
 
 FORMAT = 2
+RESULT_BYTES = 2**28  # pictures of all rows included
 
 
 class Printed(Config):
@@ -93,15 +94,12 @@ def read_results(path: Path) -> Results:
     """Results of an earlier `compare`.
 
     Raises:
-        ConfigError: not a result file; the message names the key.
-        OSError: the file cannot be read.
+        ConfigError: absent, or not a result file; the message names the key.
     """
+    stored = read_json(path, max_bytes=RESULT_BYTES, error=ConfigError)
+    if stored.get("format_version") != FORMAT:
+        raise ConfigError(f"{path} was written by another version of fpd-eval; run `fpd-eval compare` again")
     try:
-        stored = json.loads(path.read_text())
-        if isinstance(stored, dict) and stored.get("format_version") != FORMAT:
-            raise ConfigError(f"{path} was written by another version of fpd-eval; run `fpd-eval compare` again")
         return Results.model_validate(stored)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
     except ValidationError as error:
         raise explain(error, str(path)) from None

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import load_strict
-from fpd_eval.extractors.weights import locate, read_state
+from fpd_core.containers import read_public
+from fpd_eval.extractors.weights import locate
 from fpd_eval.runtime.cache import hash_file, hash_json
 
 IMAGE_SIZE, GRID = 224, 16
@@ -26,7 +27,7 @@ class Dinov2Extractor:
 
     def __init__(self, device: torch.device, weights: Path | None = None, architecture: str = "large") -> None:
         path = locate("dinov2_vitl14", weights)
-        state = {name: value for name, value in read_state(path).items() if name not in UNUSED}
+        state = {name: value for name, value in read_public(path).items() if name not in UNUSED}
         if "pos_embed" in state:
             state["pos_embed"] = resize_positions(state["pos_embed"].float(), GRID)
         model = f"vit_{architecture}_patch14_dinov2"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate, read_state
+from fpd_core.containers import read_public
+from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate
 from fpd_eval.runtime.cache import hash_file, hash_json
 
 SPATIAL_CHANNELS = 7
@@ -28,7 +29,7 @@ class FidelityInception:
         path = locate("inception_fidelity", weights)
         # The library unpickles whatever the file holds; here it gets tensors only.
         buffer = io.BytesIO()
-        torch.save(read_state(path), buffer)
+        torch.save(read_public(path), buffer)
         buffer.seek(0)
         layers = ["2048", "logits_unbiased"]
         try:

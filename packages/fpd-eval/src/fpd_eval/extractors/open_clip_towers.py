@@ -25,6 +25,11 @@ CONTEXT_LENGTH = 77
 END_TOKEN = 49407
 PREFIX_TOKENS = (320, 1125, 29340)  # "a photo depicts"
 CROP_SIZE = 256
+# What open_clip raises for a damaged file or one of another network.
+DAMAGE = (
+    *(SafetensorError, pickle.UnpicklingError, BadZipFile, EOFError, OSError, RuntimeError),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+)
 
 
 class OpenClipTowers(Towers):
@@ -148,7 +153,7 @@ def load_open_clip(architecture: str, path: Path) -> open_clip.CLIP:
     model = open_clip.create_model(architecture, load_weights=False)
     try:
         open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} does not hold weights of open_clip {architecture}: {reason}") from None
     assert isinstance(model, open_clip.CLIP)

@@ -3,12 +3,8 @@
 A metric that needs another file adds one line to `EVAL_WEIGHTS`; `fpd-eval doctor` lists them all.
 """
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import nearest
@@ -121,19 +117,3 @@ def locate(name: str, override: Path | None = None) -> Path:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")
     return path
-
-
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Tensors by name of a PyTorch file; nothing else in it is unpickled.
-
-    Raises:
-        CheckpointError: the file is damaged or holds something else than named tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, OSError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is damaged or not a file of weights: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} does not hold tensors by name")
-    return state

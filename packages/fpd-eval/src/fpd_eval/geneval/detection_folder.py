@@ -15,6 +15,8 @@ import numpy as np
 from pydantic import AfterValidator, Field, NonNegativeInt, ValidationError, model_validator
 
 from fpd_core.config import Config, explain, nearest
+from fpd_core.untrusted import read_json
+from fpd_core.untrusted.limits import IMAGE_PIXELS
 from fpd_eval.geneval.classes import CLASSES, COLORS
 from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.geneval.layout import Sample, claim, read_claim, write_whole
@@ -42,6 +44,8 @@ class RunLengths(Config):
 
     @model_validator(mode="after")
     def _fill_the_picture(self) -> "RunLengths":
+        if self.size[0] * self.size[1] > IMAGE_PIXELS:
+            raise ValueError(f"a mask of {self.size[0]} x {self.size[1]} pixels has more than {IMAGE_PIXELS}")
         if sum(self.counts) != self.size[0] * self.size[1]:
             raise ValueError(f"runs cover {sum(self.counts)} pixels of {self.size[0]} x {self.size[1]}")
         return self
@@ -109,10 +113,10 @@ class DetectionFolder:
 
     def _read(self, sample: Sample) -> StoredImage:
         path = self.path(sample)
+        if not path.exists():
+            raise ValueError(f"{path} does not exist: {sample.path} has no detections")
         try:
-            return StoredImage.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist: {sample.path} has no detections") from None
+            return StoredImage.model_validate(read_json(path))
         except ValidationError as error:
             raise explain(error, str(path)) from None
 

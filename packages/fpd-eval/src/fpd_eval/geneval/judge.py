@@ -21,11 +21,17 @@ ClassifyColors = Callable[[str, list[BoxLike]], Sequence[str]]
 class JudgeOptions(Config):
     """Which detections count; the names of the official `--options`."""
 
-    threshold: float = Field(0.3, description="Scores must be above it, in every task but counting.")
-    counting_threshold: float = Field(0.9, description="The same for counting.")
+    threshold: float = Field(
+        0.3, allow_inf_nan=False, description="Scores must be above it, in every task but counting."
+    )
+    counting_threshold: float = Field(0.9, allow_inf_nan=False, description="The same for counting.")
     max_objects: int = Field(16, ge=0, description="Best detections kept per class, after the threshold, before NMS.")
-    max_overlap: float = Field(1.0, description="Greedy NMS within a class drops boxes of at least this IoU; 1 is off.")
-    position_threshold: float = Field(0.1, description="Share of both box sizes that offsets must exceed.")
+    max_overlap: float = Field(
+        1.0, allow_inf_nan=False, description="Greedy NMS within a class drops boxes of at least this IoU; 1 is off."
+    )
+    position_threshold: float = Field(
+        0.1, allow_inf_nan=False, description="Share of both box sizes that offsets must exceed."
+    )
 
 
 class Verdict(NamedTuple):

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fpd_core.atomic import write_bytes
+from fpd_core.untrusted import read_json
+from fpd_core.untrusted.images import open_image
 from fpd_eval.geneval.prompts import Record
 
 METADATA, SAMPLES = "metadata.jsonl", "samples"
@@ -33,11 +35,7 @@ class Sample:
 
     def open(self) -> Image.Image:
         """The picture, RGB, EXIF orientation applied. Raises ValueError: no readable image."""
-        try:
-            with Image.open(self.path) as image:
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{self.path} is no readable image: {error}") from None
+        return ImageOps.exif_transpose(open_image(self.path)).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -96,25 +94,15 @@ def claim(path: Path, identity: dict[str, Any]) -> None:
 
 def read_claim(path: Path) -> dict[str, Any] | None:
     """What `claim` noted; None where nobody did. Raises ValueError: not JSON."""
-    try:
-        noted: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    return noted
+    return read_json(path) if path.exists() else None
 
 
 def _read_prompt(folder: Path) -> PromptFolder:
     path = folder / METADATA
-    try:
-        record = json.loads(path.read_text())
-        complete = {"tag", "include", "prompt"} <= set(record) and isinstance(record["include"], list)
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: every prompt folder needs its record") from None
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not one JSON object: {error}") from None
-    if not complete:
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: every prompt folder needs its record")
+    record = read_json(path)
+    if not ({"tag", "include", "prompt"} <= set(record) and isinstance(record["include"], list)):
         raise ValueError(f"{path} is not a GenEval record: it needs `tag`, `include` and `prompt`")
     names = sorted(path for path in (folder / SAMPLES).glob("*") if IMAGE.match(path.name))
     return PromptFolder(record, tuple(Sample(name, record) for name in names))

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from fpd_core.checkpoints import read_config
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
 from fpd_eval.extractors.weights import locate
 from fpd_eval.geneval.colors import ClipColors
@@ -31,17 +31,17 @@ class Request(Config):
     ckpt: Path | None = Field(None, description="Student folder; makes the images.")
     systems: tuple[Path, ...] = Field((), description="JSON files of other systems that make images.")
     images: Path | None = Field(None, description="Official layout, made elsewhere.")
-    steps: tuple[PositiveInt, ...] = Field((), description="Also the student's teacher at these step counts.")
+    steps: tuple[Steps, ...] = Field((), description="Also the student's teacher at these step counts.")
     sampler: Sampler | None = Field(None, description="Of the teacher.")
-    guidance_scale: PositiveFloat | None = Field(None, description="Of the teacher; by default its family's.")
-    samples: PositiveInt = Field(4, description="Images per prompt.")
-    seed: int = Field(42, ge=0, description="Set anew before every prompt.")
+    guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's.")
+    samples: Size = Field(4, description="Images per prompt.")
+    seed: Seed = Field(42, description="Set anew before every prompt.")
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
     detector_weights: Path | None = None
     clip_weights: Path | None = None
     options: JudgeOptions = JudgeOptions()
-    allow_partial: bool = False
-    batch_size: PositiveInt = Field(8, description="Images per pass of the detector.")
+    allow_partial: Flag = False
+    batch_size: Size = Field(8, description="Images per pass of the detector.")
     device: str = "cpu"
     out: Path | None = None
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from fpd_core.untrusted import parse_object, read_bytes
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.judge import Verdict
 from fpd_eval.geneval.layout import Sample, write_whole
+
+RESULT_BYTES = 2**28
 
 
 def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -34,14 +37,5 @@ def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Ours or the original program's. Raises ValueError: absent or damaged; the message names the line."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    results = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number} is not valid JSON: {error}") from None
-    return results
+    lines = read_bytes(path, limit=RESULT_BYTES, name="RESULT_BYTES").splitlines()
+    return [parse_object(line, source=f"{path}:{number}") for number, line in enumerate(lines, start=1)]

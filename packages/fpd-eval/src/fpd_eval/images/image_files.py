@@ -2,8 +2,10 @@
 before any network runs."""
 
 import json
+import math
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from fpd_core.atomic import replacing, write_text
+from fpd_core.untrusted import read_json, shown
+from fpd_core.untrusted.arrays import ArrayArchive
+from fpd_core.untrusted.images import read_header
+from fpd_core.untrusted.limits import IMAGE_PIXELS
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.images.paired_files import SUFFIXES, open_rgb
 from fpd_eval.runtime.cache import hash_file, hash_json
@@ -75,16 +81,13 @@ def read_rgb(path: Path) -> Tensor:
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:
     """(width, height) and Pillow mode, without decoding the pixels."""
-    try:
-        with Image.open(path) as image:
-            size, mode, has_alpha = image.size, image.mode, image.has_transparency_data
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is damaged or not an image: {error}") from None
-    if has_alpha:
-        raise ValueError(f"{path} has transparency ({mode}); flatten it onto a background and save it as RGB")
+    found = read_header(path)
+    size = found.width, found.height
+    if found.has_alpha:
+        raise ValueError(f"{path} has transparency ({found.mode}); flatten it onto a background and save it as RGB")
     if size[0] != size[1]:
         raise ValueError(f"{path} is {_by(size)} pixels, not square; crop all images to squares in one way")
-    return size, mode
+    return size, found.mode
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -115,31 +118,32 @@ class _NpzReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            archive = zipfile.ZipFile(path)
-            names = archive.namelist()
-            if "arr_0.npy" not in names:
-                found = ", ".join(name.removesuffix(".npy") for name in names)
-                raise ValueError(f"{path} holds no images `arr_0`, only {found}")
-            self._file = archive.open("arr_0.npy")
-            version = np.lib.format.read_magic(self._file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self.shape, is_fortran, dtype = read(self._file)
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist") from None
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{path} is damaged or not an .npz file: {error}") from None
-        if dtype != np.uint8 or is_fortran or len(self.shape) != 4 or self.shape[3] != 3 or not self.shape[0]:
-            raise ValueError(f"{path}: arr_0 must be uint8 images [N, H, W, 3], got {dtype} {list(self.shape)}")
+        archive = ArrayArchive(path)
+        if "arr_0" not in archive.names:
+            raise ValueError(f"{path} holds no images `arr_0`, only {', '.join(map(shown, archive.names))}")
+        header, self._file = archive.stream("arr_0")
+        self.shape, self._archive = header.shape, archive
+        if (
+            header.dtype != np.uint8
+            or header.is_fortran
+            or len(self.shape) != 4
+            or self.shape[3] != 3
+            or not self.shape[0]
+        ):
+            raise ValueError(f"{path}: arr_0 must be uint8 images [N, H, W, 3], got {header.dtype} {list(self.shape)}")
+        if self.shape[1] * self.shape[2] > IMAGE_PIXELS:
+            raise ValueError(
+                f"{path}: images of {list(self.shape)[1:3]} pixels, more than {IMAGE_PIXELS} (IMAGE_PIXELS)"
+            )
         self._first = self._file.tell()
 
     def read(self, start: int, count: int) -> Tensor:
         """uint8 [count, 3, H, W]. Quick in rising order: the archive is a stream."""
-        row = int(np.prod(self.shape[1:]))
+        row = math.prod(self.shape[1:])
         try:
             self._file.seek(self._first + start * row)
             data = self._file.read(count * row)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
             raise ValueError(f"{self.path} is damaged: {error}") from None
         if len(data) != count * row:
             raise ValueError(f"{self.path} is truncated: image {start + len(data) // row} is missing")
@@ -193,17 +197,10 @@ def _claim(folder: Path, images: ImageSet[Tensor]) -> None:
         if any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
             raise ValueError(f"{folder} holds images of unknown origin; give --save-images an empty folder")
         write_text(manifest, json.dumps(wanted, indent=2) + "\n")
-    elif _manifest(folder) != json.loads(json.dumps(wanted)):
+    elif read_json(manifest) != json.loads(json.dumps(wanted)):
         raise ValueError(f"{folder} holds images of another system, seed or plan; give --save-images an empty folder")
 
 
-def _manifest(folder: Path) -> Any:
-    try:
-        return json.loads((folder / MANIFEST).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{folder / MANIFEST} is not valid JSON: {error}") from None
-
-
 def _require_manifest_count(folder: Path, count: int) -> None:
-    if (folder / MANIFEST).exists() and (expected := _manifest(folder).get("count")) != count:
+    if (folder / MANIFEST).exists() and (expected := read_json(folder / MANIFEST).get("count")) != count:
         raise ValueError(f"{folder} holds {count} images, its {MANIFEST} says {expected}; generate it again")

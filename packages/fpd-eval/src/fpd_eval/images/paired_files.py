@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from fpd_core.untrusted.images import open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ALPHA_MODES = ("RGBA", "LA", "PA")
@@ -54,13 +56,7 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         ValueError: absent, truncated, not an image, or with an alpha channel, whose background nothing defines.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is damaged or not an image: {error}") from None
+    image = open_image(path)
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         raise ValueError(f"{path} has transparent pixels; flatten it onto a background first")
     return image.convert("RGB")

@@ -4,11 +4,11 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition, Condition, PromptCondition
-from fpd_core.config import Config
+from fpd_core.config import Classes, Config, Count, Flag, Seed, Size
 from fpd_eval.images.image_set import Rounding
 
 
@@ -20,8 +20,8 @@ def batch_seed(seed: int, start: int) -> int:
 class Plan(Config, ABC):
     """What a system answers with an image set."""
 
-    batch_size: PositiveInt = Field(description="Images per call; other batches draw other images.")
-    seed: int = Field(0, ge=0, description="Every batch draws from (seed, index of its first image).")
+    batch_size: Size = Field(description="Images per call; other batches draw other images.")
+    seed: Seed = Field(0, description="Every batch draws from (seed, index of its first image).")
     rounding: Rounding = Field("half_even", description="How 255 x becomes an integer, before clipping to [0, 255].")
 
     @property
@@ -45,8 +45,8 @@ class Plan(Config, ABC):
 class ClassPlan(Plan):
     """Classes in turn."""
 
-    num_images: PositiveInt
-    num_classes: PositiveInt = Field(description="Image i shows class i mod this.")
+    num_images: Count
+    num_classes: Classes = Field(description="Image i shows class i mod this.")
 
     @model_validator(mode="after")
     def _balanced(self) -> "ClassPlan":
@@ -70,7 +70,7 @@ class PromptPlan(Plan):
     """One image per prompt."""
 
     prompts: tuple[str, ...]
-    reseed: bool = Field(False, description="Every batch starts from `seed` itself, as GenEval's programs do it.")
+    reseed: Flag = Field(False, description="Every batch starts from `seed` itself, as GenEval's programs do it.")
 
     @property
     def count(self) -> int:

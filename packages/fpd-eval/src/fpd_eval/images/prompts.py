@@ -1,12 +1,13 @@
 """Captions from files, each with the name of the image that shows it."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpd_core.untrusted import parse_json, read_bytes
 from fpd_eval.metrics.hpsv2 import STYLES
 
+PROMPT_BYTES = 2**28
 CAPTION_COLUMNS = ("image_id", "text")
 
 
@@ -57,10 +58,7 @@ def read_hps_prompts(folder: Path) -> dict[str, Prompts]:
 def _json_list(path: Path) -> Prompts:
     if not path.exists():
         raise ValueError(f"{path} does not exist: copy the folder `benchmark` of the data set zhwang/HPDv2 there")
-    try:
-        texts = json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    texts = parse_json(_read(path), source=str(path))
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{path} must hold a JSON list of prompts")
     return Prompts(tuple(f"{index:05d}" for index in range(len(texts))), tuple(texts))
@@ -81,8 +79,6 @@ def _numbered(texts: list[str]) -> Prompts:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
+        return read_bytes(path, limit=PROMPT_BYTES, name="PROMPT_BYTES").decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None

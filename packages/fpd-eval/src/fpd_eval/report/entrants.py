@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from fpd_core import Generator, load_generator
-from fpd_core.config import Config
+from fpd_core.config import Config, Guidance, Steps
 from fpd_core.sampling import Sampler
 from fpd_core.teachers import Teacher
 from fpd_eval.systems import SystemKind
@@ -34,9 +34,9 @@ class Comparison(Config):
     students: tuple[Candidate, ...] = Field((), description="Each brings its teacher and the untrained one-step use.")
     systems: tuple[Path, ...] = Field((), description="JSON files of `system_kinds`.")
     geneval: tuple[tuple[str, Path], ...] = Field((), description="(system's name, its results.jsonl).")
-    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
+    steps: tuple[Steps, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
     sampler: Sampler = "confidence"
-    guidance_scale: PositiveFloat | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
+    guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
     teacher: str | None = Field(None, description="Family name or weight folder; by default the first student's.")
 
     @model_validator(mode="after")

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fpd_core.config import Config, explain
+from fpd_core.untrusted import parse_object, read_json
+from fpd_core.untrusted.images import open_image
 from fpd_eval.bench.rows import GenEvalRow
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.outcome import Outcome
@@ -94,7 +95,7 @@ def _scores(results: Sequence[Mapping[str, Any]], path: Path) -> Scores:
     try:
         for result in results:
             counts[result["metadata"]] = counts.get(result["metadata"], 0) + 1
-        images = [(json.loads(text), count) for text, count in counts.items()]
+        images = [(parse_object(text, source=str(path)), count) for text, count in counts.items()]
         missing = missing_images(images, samples=max(counts.values(), default=1))
         return summarize(results, complete=not missing)
     except (KeyError, TypeError) as error:
@@ -106,9 +107,7 @@ def _scores(results: Sequence[Mapping[str, Any]], path: Path) -> Scores:
 def _record(path: Path) -> Outcome | None:
     """What our own run noted beside its results."""
     try:
-        return Outcome.model_validate_json(path.read_text())
-    except FileNotFoundError:
-        return None
+        return Outcome.model_validate(read_json(path)) if path.exists() else None
     except ValidationError as error:
         raise explain(error, str(path)) from None
 
@@ -134,11 +133,8 @@ def _strip(results: Sequence[Mapping[str, Any]]) -> str:
     strip = Image.new("RGB", (THUMBNAIL * len(found), THUMBNAIL), "lightgrey")
     for number, path in enumerate(found):
         if path is not None and path.exists():
-            try:
-                with Image.open(path) as image:
-                    strip.paste(ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)), (number * THUMBNAIL, 0))
-            except (OSError, SyntaxError) as error:
-                raise ValueError(f"{path} is no readable image: {error}") from None
+            image = open_image(path).convert("RGB")
+            strip.paste(ImageOps.fit(image, (THUMBNAIL, THUMBNAIL)), (number * THUMBNAIL, 0))
     buffer = io.BytesIO()
     strip.save(buffer, "jpeg", quality=88)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 from PIL import Image
 
+from fpd_core.untrusted.images import open_image
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.rows import GenEvalRow, Results
 from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS
@@ -162,7 +163,8 @@ def _curve(axes: Axes, curve: Curve, colour: str) -> None:
 
 def sample_grid(strips: Sequence[tuple[str, str]], conditions: Sequence[str]) -> bytes:
     """Rows of (caption, base64 strip) under the conditions, for viewers without HTML."""
-    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(strip))).convert("RGB")) for _, strip in strips]
+    stored = [base64.b64decode(strip) for _, strip in strips]
+    pictures = [np.asarray(open_image(png, source="a strip of samples").convert("RGB")) for png in stored]
     # Systems may make images of different sizes.
     widest = max(picture.shape[1] for picture in pictures)
     pictures = [picture if picture.shape[1] == widest else _widened(picture, widest) for picture in pictures]

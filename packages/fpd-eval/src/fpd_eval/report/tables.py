@@ -15,6 +15,7 @@ from fpd_eval.bench.rows import Printed, Results
 from fpd_eval.report.cells import Cells
 
 STYLES = {"teacher": "blue", "untrained": "dim", "student": "bold red", "baseline": "magenta", "external": "green"}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def terminal_table(content: Cells) -> Table:
@@ -108,5 +109,10 @@ def _csv(records: Sequence[Mapping[str, Any]]) -> str:
     fields = dict.fromkeys(field for record in records for field in record)
     writer = csv.DictWriter(buffer, list(fields), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({field: _inert(value) for field, value in record.items()} for record in records)
     return buffer.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -13,9 +13,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fpd_core.atomic import write_bytes
+from fpd_core.untrusted import UntrustedError, open_regular, read_json
 
 # Raise when the same inputs lead to other features or numbers than before.
 CODE_VERSION = 1
+ENTRY_BYTES = 2**28
 
 
 def hash_json(value: Any) -> str:
@@ -34,12 +36,9 @@ def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes. Raises ValueError: no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist") from None
+    """SHA-256 of a file's bytes. Raises ValueError: no such file, or a FIFO or device."""
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Cache:
@@ -85,10 +84,10 @@ class Cache:
         if not path.exists():
             return None
         try:
-            stored = json.loads(path.read_text())
-            if stored["sha256"] == hash_json(stored["value"]):
+            stored = read_json(path, max_bytes=ENTRY_BYTES)
+            if stored.get("sha256") == hash_json(stored.get("value")):
                 return stored["value"]
-        except (ValueError, KeyError, TypeError):
+        except UntrustedError:
             pass
         _warn_of_damage(path)
         return None

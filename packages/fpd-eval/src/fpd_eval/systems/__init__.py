@@ -1,12 +1,12 @@
 """Kinds of systems that a JSON file can name. A new one is a file here and a line in `SYSTEMS`."""
 
-import json
 from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from fpd_core.config import ConfigError, explain, nearest
+from fpd_core.untrusted import read_json
 from fpd_eval.systems.kind import SystemKind
 
 SYSTEMS = {
@@ -26,17 +26,13 @@ def read_system(path: Path) -> SystemKind:
     Raises:
         ConfigError: absent, not JSON, or an unknown kind or key.
     """
-    try:
-        section = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(section, dict) or "kind" not in section:
+    section = read_json(path, error=ConfigError)
+    kind_name = section.get("kind")
+    if not isinstance(kind_name, str):
         raise ConfigError(f"{path} must be a JSON object with a `kind`: {', '.join(SYSTEMS)}")
-    if section["kind"] not in SYSTEMS:
-        raise nearest(str(section["kind"]), list(SYSTEMS), "kind of system")
-    module, name = SYSTEMS[section["kind"]].split(":")
+    if kind_name not in SYSTEMS:
+        raise nearest(kind_name, list(SYSTEMS), "kind of system")
+    module, name = SYSTEMS[kind_name].split(":")
     kind: type[SystemKind] = getattr(import_module(module), name)
     try:
         return kind.model_validate(section)

@@ -1,12 +1,12 @@
 """A public one-step checkpoint of another method on a family that fpd knows."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from fpd_core import Generator
+from fpd_core.config import Location
 from fpd_core.containers import load_public
 from fpd_core.generator import GenerationConfig
 from fpd_eval.systems.kind import SystemKind, open_teacher
@@ -22,7 +22,7 @@ class CheckpointKind(SystemKind):
 
     kind: Literal["checkpoint"] = "checkpoint"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
-    weights: Path = Field(description="File of the network: safetensors or a PyTorch state dict.")
+    weights: Location = Field(description="File of the network: safetensors or a PyTorch state dict.")
     generation: GenerationConfig
 
     def load(self, device: torch.device) -> System:

@@ -2,15 +2,15 @@
 
 import importlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, PromptCondition
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import Config, ConfigError, Guidance, Number, Size, Steps, Whole
 from fpd_core.containers import load_public
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 from fpd_eval.systems.flow_schedulers import OneStepScheduler, RectifiedFlowScheduler
@@ -18,6 +18,7 @@ from fpd_eval.systems.kind import SystemKind
 from fpd_eval.systems.system import GeneratingSystem, Role, System
 
 OWN_SCHEDULERS = {scheduler.__name__: scheduler for scheduler in (RectifiedFlowScheduler, OneStepScheduler)}
+Timestep = Annotated[Whole, Field(ge=0, lt=10**6)]
 REMEDY = "download it on a machine with network and name its folder as `repo`"
 
 
@@ -40,7 +41,7 @@ class Lora(Source):
     """Low-rank weights on top of the UNet."""
 
     file: str | None = None
-    scale: PositiveFloat = 1.0
+    scale: Annotated[Number, Field(gt=0, le=100)] = 1.0
 
 
 class Scheduler(Config):
@@ -60,11 +61,13 @@ class DiffusersKind(SystemKind):
     unet: Replacement | None = None
     lora: Lora | None = None
     scheduler: Scheduler | None = Field(None, description="By default the pipeline's own.")
-    steps: PositiveInt
-    guidance_scale: NonNegativeFloat = Field(description="As the pipeline takes it: guidance is off up to 1.")
-    timesteps: tuple[NonNegativeInt, ...] | None = Field(None, description="In place of the scheduler's own.")
+    steps: Steps
+    guidance_scale: Guidance = Field(description="As the pipeline takes it: guidance is off up to 1.")
+    timesteps: tuple[Annotated[Whole, Field(ge=0, lt=10**6)], ...] | None = Field(
+        None, description="In place of the scheduler's own."
+    )
     negative_prompt: str | None = None
-    size: PositiveInt | None = Field(None, description="Pixels of both sides; by default the network's own.")
+    size: Size | None = Field(None, description="Pixels of both sides; by default the network's own.")
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
     @model_validator(mode="after")

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpd_core.conditioning import Condition
+from fpd_core.config import Location, Steps
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.images.paired_files import find_images, open_rgb
 from fpd_eval.images.plan import Plan
@@ -22,9 +23,9 @@ class FolderKind(SystemKind):
     """Image files directly in `folder`; their numbers, or else their names, are their order."""
 
     kind: Literal["folder"] = "folder"
-    folder: Path
-    steps: PositiveInt = Field(1, description="Steps that whoever made them took.")
-    network_evaluations: PositiveInt | None = Field(None, description="Per image; by default as many as steps.")
+    folder: Location
+    steps: Steps = Field(1, description="Steps that whoever made them took.")
+    network_evaluations: Steps | None = Field(None, description="Per image; by default as many as steps.")
     settings: dict[str, Any] = Field({}, description="How they were made, for the record.")
 
     def load(self, device: torch.device) -> System:

@@ -1,6 +1,5 @@
 """A student as fpd exports it."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from fpd_core import Generator, load_generator
 from fpd_core.conditioning import Condition
+from fpd_core.config import Location
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 from fpd_eval.systems.kind import SystemKind
 from fpd_eval.systems.system import GeneratingSystem, Role, System
@@ -17,7 +17,7 @@ class StudentKind(SystemKind):
     """A one-step generator: a folder that `fpd-train` wrote."""
 
     kind: Literal["student"] = "student"
-    folder: Path
+    folder: Location
 
     def load(self, device: torch.device) -> System:
         return StudentSystem(self.name, load_generator(self.folder).to(device))

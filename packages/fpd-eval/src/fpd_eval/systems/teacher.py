@@ -3,10 +3,11 @@
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
+from fpd_core.config import Guidance, Steps
 from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import Teacher
 from fpd_eval.runtime.cache import hash_json, hash_tensors
@@ -19,9 +20,9 @@ class TeacherKind(SystemKind):
 
     kind: Literal["teacher"] = "teacher"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
-    steps: PositiveInt
+    steps: Steps
     sampler: Sampler = "confidence"
-    guidance_scale: PositiveFloat | None = Field(None, description="By default the family's. 1 is off.")
+    guidance_scale: Guidance | None = Field(None, description="By default the family's. 1 is off.")
 
     def load(self, device: torch.device) -> System:
         teacher = open_teacher(self.teacher, device)

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from fpd_core.atomic import replacing, write_text
+from fpd_core.untrusted import read_json
 from fpd_eval.images.plan import PromptPlan
 from fpd_eval.runtime.progress import Track
 from fpd_eval.systems.system import System
@@ -56,7 +57,7 @@ def _keep_record(folder: Path, system: System, plan: dict[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(found, json.dumps(made, indent=1) + "\n")
         return
-    stored = json.loads(found.read_text(encoding="utf-8"))
+    stored = read_json(found)
     changed = [key for key in made if key != "system" and stored.get(key) != json.loads(json.dumps(made[key]))]
     if changed:
         raise ValueError(f"{folder} holds images made with another {changed[0]} ({found}); choose another folder")
