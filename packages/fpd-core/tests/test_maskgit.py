@@ -50,6 +50,6 @@ def test_the_output_bias_belongs_to_a_position(teacher, rng):
     before = network(tokens, labels)
     network.bias.data[7, 3] += 2.0
     change = network(tokens, labels) - before
-    assert change[0, 7, 3].item() == torch.tensor(2.0)
+    torch.testing.assert_close(change[0, 7, 3], torch.tensor(2.0))  # (a + 2) - a rounds, by how much is the processor's
     change[0, 7, 3] = 0
     assert change.abs().max() == 0

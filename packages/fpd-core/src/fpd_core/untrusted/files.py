@@ -2,8 +2,8 @@
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 Failure = type[ValueError]
 _SHOWN = 200  # characters of outside text in a message
@@ -19,7 +19,7 @@ def shown(text: object) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
-def open_regular(path: Path, *, error: Failure = UntrustedError) -> BinaryIO:
+def open_regular(path: Path, *, error: Failure = UntrustedError) -> BufferedReader:
     """Open a regular file for reading. A FIFO would hang, a device may act or never end.
 
     Raises:
