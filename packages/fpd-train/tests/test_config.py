@@ -35,6 +35,8 @@ def test_every_shipped_config_is_valid(path):
         ("method.name=fdp", r"method: .*'fpd'"),
         ("micro_batch=7", "micro_batch 7 is not a multiple of drafts_per_condition 2"),
         ("engine.zero_stage=4", r"engine\.zero_stage"),
+        ("method.objective.remask.passes=0", r"remask\.passes"),
+        ("method.objective.remask.order=best", r"'random' or 'confidence'"),
         ("steps", "not of the form section.key=value"),
         ("steps.a=1", "'steps' is a value, not a section"),
     ],
@@ -88,3 +90,10 @@ def test_the_papers_settings_are_the_defaults(tmp_path):
     assert parsed.method.objective.bandwidths == (0.02, 0.05, 0.2)
     assert parsed.method.objective.estimator == "straight_through"
     assert parsed.method.lift.grid == "4x4"
+
+
+def test_a_hidden_own_target_needs_several_drafts(tmp_path, config):
+    several = ["method.objective.own_target=mask", "micro_batch=8", "method.drafts_per_condition=4"]
+    assert load_config(write(tmp_path, config), several).method.objective.own_target == "mask"
+    with pytest.raises(ConfigError, match="one draft per condition leaves nothing that carries the condition"):
+        load_config(write(tmp_path, config), [*several[:2], "method.drafts_per_condition=1"])

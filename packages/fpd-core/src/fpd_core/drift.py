@@ -13,6 +13,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 Weighting = Literal["plain", "cross"]
+OwnTarget = Literal["keep", "mask"]
 
 SELF_DISTANCE = 100.0  # added to the normalised distance of a sample to itself: exp(-100/h) underflows
 AFFINITY_FLOOR = 1e-6  # inside the root, so no affinity is below 1e-3
@@ -38,6 +39,7 @@ def drift_loss(
     *,
     bandwidths: Sequence[float] = (0.02, 0.05, 0.2),
     weighting: Weighting = "plain",
+    own_target: OwnTarget = "keep",
     gather: bool = False,
 ) -> DriftLoss:
     """Σ_h E |X - sg(X + V_h)|² / Z_h over samples, cells and channels (eq. 7); its value is Σ_h Z_h.
@@ -50,6 +52,9 @@ def drift_loss(
         bandwidths: h, in units of the mean pairwise distance of this call, not of the features.
         weighting: "plain" takes the affinities as weights (eq. 6 as written); "cross" multiplies each side by the
             other side's total (the Drifting code), which cancels X_i out of the drift.
+        own_target: "keep" lets sample i see its own refinement Y_i, as published. "mask" hides it, as the self pair is
+            hidden: without that, a student at the fixed point is still pushed, because Y_i depends on X_i. Then only
+            the other samples of a condition carry it, so every condition needs several.
         gather: let samples of all ranks take part. Collective: call on every rank with equal shapes.
 
     Returns:
@@ -67,7 +72,7 @@ def drift_loss(
     with torch.autocast(student.device.type, enabled=False):
         x, y = student.to(wide).transpose(0, 1), target.detach().to(wide).transpose(0, 1)  # [F, B, D]
         all_x, all_y, first = _everyone(x.detach(), y) if gather else (x.detach(), y, 0)
-        distance, scale = _normalized_distances(all_x, all_y)
+        distance, scale = _normalized_distances(all_x, all_y, own_target)
         unit = (scale / x.shape[-1] ** 0.5).clamp_min(SCALE_FLOOR)
         drifts = [_drift(all_x / unit, all_y / unit, distance, h, weighting) for h in bandwidths]
         rms = torch.stack([v.square().mean().clamp_min(MEAN_SQUARE_FLOOR).sqrt() for v in drifts])
@@ -81,8 +86,8 @@ def drift_loss(
     return DriftLoss(loss, rms, scale, alignment)
 
 
-def _normalized_distances(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [F, B, 2B] from each student to [students, targets] over their mean, self pairs out of reach."""
+def _normalized_distances(x: Tensor, y: Tensor, own_target: OwnTarget) -> tuple[Tensor, Tensor]:
+    """Distances [F, B, 2B] from each student to [students, targets] over their mean, hidden pairs out of reach."""
     others = torch.cat([x, y], dim=1)
     # The matrix-multiply route of cdist loses the close pairs that h = 0.02 lives on.
     distance = torch.cdist(x, others, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(DISTANCE_FLOOR)
@@ -90,6 +95,8 @@ def _normalized_distances(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     distance = distance / scale.clamp_min(SCALE_FLOOR)
     diagonal = torch.arange(x.shape[1], device=x.device)
     distance[:, diagonal, diagonal] += SELF_DISTANCE
+    if own_target == "mask":
+        distance[:, diagonal, diagonal + x.shape[1]] += SELF_DISTANCE
     return distance, scale
 
 

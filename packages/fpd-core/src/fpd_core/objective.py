@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperature
-from fpd_core.drift import DriftLoss, Weighting, drift_loss
+from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
 from fpd_core.refine import RemaskConfig, refine
@@ -40,6 +40,9 @@ class ObjectiveConfig(Config):
         (0.02, 0.05, 0.2), min_length=1, max_length=32, description="h, in mean pairwise distances."
     )
     weighting: Weighting = "plain"
+    own_target: OwnTarget = Field(
+        "keep", description="`mask` hides each sample's own refinement from it: unbiased at the fixed point."
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ def fixed_point_loss(
             ratio,
             guidance_scale=guidance,
             temperature=temperature,
+            passes=config.remask.passes,
+            order=config.remask.order,
             generator=generator,
         )
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
@@ -102,7 +107,14 @@ def fixed_point_loss(
     features = lift(embeddings, condition)  # X = Φ(D(E[ẑ]))
 
     blocks = [  # eqs. 6-7, one problem per block, summed
-        drift_loss(x, y, bandwidths=config.bandwidths, weighting=config.weighting, gather=gather)
+        drift_loss(
+            x,
+            y,
+            bandwidths=config.bandwidths,
+            weighting=config.weighting,
+            own_target=config.own_target,
+            gather=gather,
+        )
         for x, y in zip(features, target_features, strict=True)
     ]
     loss = torch.stack([block.loss for block in blocks]).sum()

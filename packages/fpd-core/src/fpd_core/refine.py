@@ -4,19 +4,20 @@ A student whose drafts this leaves unchanged in distribution is at the fixed poi
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, MaskShare, Number
+from fpd_core.config import Config, MaskShare, Number, Size
 from fpd_core.masking import remask
 from fpd_core.schedules import Schedule, mask_ratio
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers.teacher import Teacher
 
+Order = Literal["random", "confidence"]
 _Share = Annotated[Number, Field(ge=0, le=1)]
 
 
@@ -25,6 +26,11 @@ class RemaskConfig(Config):
 
     schedule: Schedule = Field("arccos", description="γ(u) of a uniform u; `linear` is the uniform law.")
     clamp: tuple[_Share, MaskShare] = Field((0.05, 0.95), description="r is clamped to this range.")
+    passes: Size = Field(
+        1,
+        description="Teacher forwards that refill what is hidden. One draws the tokens independently, as in the paper.",
+    )
+    order: Order = Field("random", description="Of several passes: which tokens are kept first.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "RemaskConfig":
@@ -55,21 +61,51 @@ def refine(
     *,
     guidance_scale: float | Tensor,
     temperature: float | Tensor = 1.0,
+    passes: int = 1,
+    order: Order = "random",
     generator: torch.Generator | None = None,
 ) -> Refined:
-    """T_φ^r (eq. 5): hide round(rL) draft tokens, refill all of them from one guided teacher forward.
+    """T_φ^r (eq. 5): hide round(rL) draft tokens, refill all of them from guided teacher forwards.
+
+    Tokens of one forward are drawn independently, and the fixed point inherits that error. Several passes keep an equal
+    share of the hidden tokens each (a pass may keep none where fewer are hidden) and see what the ones before kept.
 
     Args:
         draft: [B, L] codes.
         ratio: r, one number or [B].
         guidance_scale, temperature: g, and what divides the guided logits; one number or [B]
             (`Teacher.refinement` gives a family's own).
+        passes: teacher forwards; 1 is the paper's.
+        order: of several passes, which tokens are kept first: "random" ones, or those whose drawn code the teacher
+            finds likeliest ("confidence"), which is quicker to look right and no longer draws from the teacher's law.
 
     Returns:
         Tokens equal to the draft wherever it stayed visible. Nothing is masked again: the target must decode.
+
+    Raises:
+        ValueError: `passes` is not positive.
     """
-    visible, is_masked = remask(draft, ratio, teacher.mask_id, generator)
-    logits = teacher.guided_logits(visible, condition, guidance_scale)
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, got {passes}")
+    tokens, is_masked = remask(draft, ratio, teacher.mask_id, generator)
     divisor = temperature.view(-1, 1, 1) if isinstance(temperature, Tensor) else temperature
-    refilled = sample_tokens(logits / divisor, generator=generator)
-    return Refined(torch.where(is_masked, refilled, draft), is_masked)
+    for left in range(passes, 0, -1):
+        logits = teacher.guided_logits(tokens, condition, guidance_scale) / divisor
+        refilled = sample_tokens(logits, generator=generator)
+        is_hidden = tokens == teacher.mask_id
+        keep = is_hidden if left == 1 else _kept(is_hidden, left, order, logits, refilled, generator)
+        tokens = torch.where(keep, refilled, tokens)
+    return Refined(tokens, is_masked)
+
+
+def _kept(
+    is_hidden: Tensor, left: int, order: Order, logits: Tensor, refilled: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """The tokens [B, L] that this pass keeps: of n hidden ones ceil(n / left), the first in the order."""
+    if order == "random":
+        rank = torch.rand(is_hidden.shape, generator=generator, device=is_hidden.device)
+    else:
+        rank = -logits.float().log_softmax(-1).gather(-1, refilled[..., None])[..., 0]
+    place = rank.masked_fill(~is_hidden, torch.inf).argsort(dim=1).argsort(dim=1)
+    count = (is_hidden.sum(dim=1, keepdim=True) + left - 1) // left
+    return is_hidden & (place < count)

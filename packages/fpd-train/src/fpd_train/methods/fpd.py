@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Config, Flag, Size, nearest
@@ -43,6 +43,15 @@ class FpdConfig(Config):
     )
     gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
     grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
+
+    @model_validator(mode="after")
+    def _condition_is_carried(self) -> "FpdConfig":
+        if self.objective.own_target == "mask" and self.drafts_per_condition == 1:
+            raise ValueError(
+                "own_target 'mask' with one draft per condition leaves nothing that carries the condition: the loss "
+                "would match images of all conditions alike; set drafts_per_condition to 8 or 16, or own_target 'keep'"
+            )
+        return self
 
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""
