@@ -14,6 +14,7 @@ SOURCES = {
 # Within fpd-core a lower layer never imports a higher one.
 LAYERS = [
     {"config", "schedules", "masking", "ste", "drift", "conditioning", "checkpoints", "idx", "weights", "containers"},
+    {"scenes"},
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
     {"generate_cli"},
