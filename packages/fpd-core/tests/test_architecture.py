@@ -27,6 +27,7 @@ LAYERS = [
         "weights",
         "containers",
     },
+    {"scenes"},
     {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
     {"generate_cli"},

@@ -10,10 +10,12 @@ from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
 from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig
 from fpd_core.teachers.maskgit import MaskGitTeacher, MaskGitTeacherConfig
 from fpd_core.teachers.meissonic import MeissonicTeacher, MeissonicTeacherConfig
+from fpd_core.teachers.scenes import ScenesConfig, ScenesTeacher
 from fpd_core.teachers.teacher import SamplerConfig, Teacher, TeacherConfig
 
 TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
     "fashion": (FashionConfig, FashionTeacher),
+    "scenes": (ScenesConfig, ScenesTeacher),
     "maskgit": (MaskGitTeacherConfig, MaskGitTeacher),
     "maskgen": (MaskGenTeacherConfig, MaskGenTeacher),
     "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),

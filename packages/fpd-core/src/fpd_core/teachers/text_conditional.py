@@ -9,15 +9,16 @@ from torch import Tensor
 
 from fpd_core.conditioning import Condition, PromptCondition, TextCondition
 from fpd_core.networks.clip_text import ClipText
+from fpd_core.networks.scene_text import SceneText
 from fpd_core.teachers.teacher import Teacher
 
 NULL_PROMPT = ""
 
 
 class TextConditionalTeacher(Teacher):
-    """A teacher whose conditions are captions read by a frozen CLIP text tower."""
+    """A teacher whose conditions are captions read by a frozen text tower."""
 
-    text: ClipText
+    text: ClipText | SceneText
     num_classes = None
 
     def __init__(self) -> None:
@@ -44,5 +45,5 @@ class TextConditionalTeacher(Teacher):
 
     @torch.no_grad()
     def _features(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Penultimate [B, T, W], pooled [B, P] and final [B, T, W] states of the text tower."""
+        """What the tower returns: CLIP's penultimate, pooled and final states, or words, their mean and a plan."""
         return self.text(self.text.tokenize(prompts).to(self.device))  # type: ignore[no-any-return]

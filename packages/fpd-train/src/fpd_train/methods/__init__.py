@@ -9,17 +9,33 @@ from fpd_train.methods.fpd import FpdConfig, FpdMethod
 from fpd_train.methods.interface import Method, Parts
 from fpd_train.pretrain.classifier import ClassifierMethod, ClassifierTraining
 from fpd_train.pretrain.masked_model import MaskedModelMethod, MaskedModelTraining
+from fpd_train.pretrain.masked_text_model import MaskedTextModelMethod, MaskedTextModelTraining
+from fpd_train.pretrain.patch_tokenizer import PatchTokenizerMethod, PatchTokenizerTraining
+from fpd_train.pretrain.scene_judge import SceneJudgeMethod, SceneJudgeTraining
+from fpd_train.pretrain.scene_text import SceneTextMethod, SceneTextTraining
 from fpd_train.pretrain.tokenizer import TokenizerMethod, TokenizerTraining
 
-MethodConfig = Annotated[
-    FpdConfig | TokenizerTraining | MaskedModelTraining | ClassifierTraining, Field(discriminator="name")
-]
+_Trainings = (
+    FpdConfig
+    | TokenizerTraining
+    | MaskedModelTraining
+    | ClassifierTraining
+    | PatchTokenizerTraining
+    | SceneTextTraining
+    | MaskedTextModelTraining
+    | SceneJudgeTraining
+)
+MethodConfig = Annotated[_Trainings, Field(discriminator="name")]
 
 METHODS: dict[type, Callable[[Any, Parts], Method]] = {
     FpdConfig: FpdMethod,
     TokenizerTraining: TokenizerMethod,
     MaskedModelTraining: MaskedModelMethod,
     ClassifierTraining: ClassifierMethod,
+    PatchTokenizerTraining: PatchTokenizerMethod,
+    SceneTextTraining: SceneTextMethod,
+    MaskedTextModelTraining: MaskedTextModelMethod,
+    SceneJudgeTraining: SceneJudgeMethod,
 }
 
 

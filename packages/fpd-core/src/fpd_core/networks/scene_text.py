@@ -1,0 +1,118 @@
+"""The text tower of the scenes: words of a closed vocabulary to word states and to one state per image cell.
+
+The cell states are a plan: queries at fixed places of the image that read the sentence. They are what binds "a dog left
+of a cat" to places, a product of three words that a masked image model alone hardly finds (docs/scenes.md).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fpd_core.checkpoints import load_strict, read_config, read_weights
+from fpd_core.config import Config
+from fpd_core.networks.mmdit import FeedForward, attend, split_heads
+
+PAD = 0
+
+
+class SceneTextConfig(Config):
+    """Sizes and words."""
+
+    words: tuple[str, ...] = Field(description="Known words; number 0 is padding.")
+    context_len: int = Field(12, gt=0, description="Words of the longest caption.")
+    num_cells: int = Field(64, gt=0, description="L, image cells of the plan.")
+    width: int = 128
+    depth: int = Field(2, gt=0, description="Blocks over the words.")
+    cell_depth: int = Field(1, gt=0, description="Blocks in which the cells read the words.")
+    num_heads: int = 4
+
+
+class TextFeatures(NamedTuple):
+    """Word states [B, T, W], their mean [B, W] and cell states [B, L, W]."""
+
+    words: Tensor
+    pooled: Tensor
+    cells: Tensor
+
+
+class CrossBlock(nn.Module):
+    """Attention of `x` to `context` (to itself without one) and an MLP, both pre-norm and residual."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1, self.norm2, self.norm_context = (nn.LayerNorm(width) for _ in range(3))
+        self.to_q, self.to_out = nn.Linear(width, width), nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.ff = FeedForward(width, 4 * width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """x [B, S, W] and context [B, T, W] -> [B, S, W]."""
+        own = self.norm1(x)
+        k, v = self.to_kv(own if context is None else self.norm_context(context)).chunk(2, dim=-1)
+        q, k, v = (split_heads(part, self.num_heads) for part in (self.to_q(own), k, v))
+        x = x + self.to_out(attend(q, k, v, None))
+        out: Tensor = x + self.ff(self.norm2(x))
+        return out
+
+
+class SceneText(nn.Module):
+    """Captions -> features."""
+
+    def __init__(self, config: SceneTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.word_emb = nn.Embedding(len(config.words) + 1, width)
+        self.word_pos = nn.Parameter(torch.randn(config.context_len, width) * 0.02)
+        self.cell_pos = nn.Parameter(torch.randn(config.num_cells, width) * 0.02)
+        self.word_blocks = nn.ModuleList(CrossBlock(width, config.num_heads) for _ in range(config.depth))
+        self.cell_blocks = nn.ModuleList(CrossBlock(width, config.num_heads) for _ in range(config.cell_depth))
+        self.word_norm, self.cell_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        nn.init.normal_(self.word_emb.weight, std=0.5)
+        self._numbers = {word: number for number, word in enumerate(config.words, start=1)}
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """[B, T] int64; case, commas and a final stop do not matter.
+
+        Raises:
+            ValueError: a word is not in the vocabulary, or a caption is too long.
+        """
+        return torch.tensor([self._numbered(caption) for caption in captions]).view(len(captions), -1)
+
+    def _numbered(self, caption: str) -> list[int]:
+        words = caption.lower().replace(",", " ").rstrip(". ").split()
+        unknown = [word for word in words if word not in self._numbers]
+        if unknown:
+            known = " ".join(self._numbers)
+            raise ValueError(f"{caption!r}: this model does not know the word {unknown[0]!r}; it knows {known}")
+        if len(words) > self.config.context_len:
+            raise ValueError(f"{caption!r} has {len(words)} words, this model reads {self.config.context_len}")
+        return [self._numbers[word] for word in words] + [PAD] * (self.config.context_len - len(words))
+
+    def forward(self, tokens: Tensor) -> TextFeatures:
+        """[B, T] int64 -> features."""
+        words = self.word_emb(tokens) + self.word_pos
+        for block in self.word_blocks:
+            words = block(words)
+        cells = self.cell_pos.expand(len(tokens), -1, -1)
+        for block in self.cell_blocks:
+            cells = block(cells, words)
+        words = self.word_norm(words)
+        return TextFeatures(words, words.mean(1), self.cell_norm(cells))
+
+
+def load_scene_text(folder: str | Path) -> SceneText:
+    """A trained tower, frozen and in eval mode.
+
+    Raises:
+        CheckpointError: the folder is absent, damaged or holds another network.
+    """
+    folder = Path(folder)
+    text = SceneText(SceneTextConfig.model_validate(read_config(folder)["text"]))
+    load_strict(text, read_weights(folder), str(folder))
+    return text.eval().requires_grad_(False)

@@ -1,0 +1,102 @@
+"""The masked transformer of the scenes: image tokens start from the text tower's plan and keep reading its words."""
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fpd_core.config import Config
+from fpd_core.networks.mmdit import FeedForward, attend, split_heads
+
+
+class SceneTransformerConfig(Config):
+    """Sizes."""
+
+    codebook_size: int = Field(1024, gt=1, description="K.")
+    grid: int = Field(8, gt=0, description="Side of the token grid; L is its square.")
+    context_len: int = Field(12, gt=0, description="Word states of the text tower; the plan's L states follow them.")
+    text_width: int = 128
+    width: int = 128
+    depth: int = 5
+    num_heads: int = 4
+    mlp_width: int = 512
+
+    @property
+    def mask_id(self) -> int:
+        return self.codebook_size
+
+    @property
+    def seq_len(self) -> int:
+        return self.grid**2
+
+
+class SceneBlock(nn.Module):
+    """Attention of image tokens to words and image, a depthwise convolution over the grid, an MLP; all pre-norm."""
+
+    def __init__(self, config: SceneTransformerConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.num_heads, self.grid = config.num_heads, config.grid
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.to_qkv = nn.Linear(width, 3 * width)
+        self.words_to_kv = nn.Linear(config.text_width, 2 * width)
+        self.to_out = nn.Linear(width, width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.ff = FeedForward(width, config.mlp_width)
+
+    def forward(self, x: Tensor, words: Tensor) -> Tensor:
+        """Image [B, L, W] and words [B, T, text_width] -> [B, L, W]."""
+        q, k, v = self.to_qkv(self.norm1(x)).chunk(3, dim=-1)
+        word_k, word_v = self.words_to_kv(words).chunk(2, dim=-1)
+        k, v = torch.cat([word_k, k], dim=1), torch.cat([word_v, v], dim=1)
+        q, k, v = (split_heads(part, self.num_heads) for part in (q, k, v))
+        x = x + self.to_out(attend(q, k, v, None))
+        image = self.norm2(x).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        x = x + self.conv(image).flatten(2).transpose(1, 2)
+        out: Tensor = x + self.ff(self.norm3(x))
+        return out
+
+
+class SceneTransformer(nn.Module):
+    """Tokens and text features -> logits over the codes."""
+
+    def __init__(self, config: SceneTransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.tok_emb = nn.Embedding(config.codebook_size + 1, width)
+        self.pos_emb = nn.Parameter(torch.randn(config.seq_len, width) * 0.02)
+        self.plan = nn.Linear(config.text_width, width)
+        self.blocks = nn.ModuleList(SceneBlock(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, config.codebook_size)
+        nn.init.normal_(self.tok_emb.weight, std=0.02)
+
+    def forward(
+        self, tokens: Tensor, text: Tensor, embedding_noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Logits at every image position.
+
+        Args:
+            tokens: [B, L] int64 in [0, K]; K is the mask id.
+            text: [B, T + L, text_width], word states and then the plan.
+            embedding_noise: σ in [0, 1); token embeddings become sqrt(1-σ²) e + σ ε.
+
+        Returns:
+            [B, L, K].
+        """
+        words, plan = text.split([self.config.context_len, self.config.seq_len], dim=1)
+        x = self.tok_emb(tokens)
+        if embedding_noise > 0:
+            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            x = (1 - embedding_noise**2) ** 0.5 * x + embedding_noise * noise
+        x = x + self.pos_emb + self.plan(plan)
+        for block in self.blocks:
+            x = block(x, words)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parts a student may keep frozen, by the names used in configs."""
+        table = self.tok_emb.weight
+        assert isinstance(table, nn.Parameter)
+        return {"embeddings": [table], "positions": [self.pos_emb]}
