@@ -156,8 +156,7 @@ def quick(monkeypatch):
     """Only the first prompt of every task: a run of the whole program in seconds."""
     records = {record["tag"]: record for record in reversed(make_prompts())}
     few = [records[tag] for tag in TASKS]
-    monkeypatch.setattr("fpd_eval.geneval.runner.make_prompts", lambda: few)
-    monkeypatch.setattr("fpd_eval.geneval.scores.make_prompts", lambda: few)
+    monkeypatch.setattr("fpd_eval.geneval.official.make_prompts", lambda: few)
     return few
 
 

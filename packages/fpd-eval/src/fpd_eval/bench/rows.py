@@ -55,6 +55,7 @@ class GenEvalRow(Config):
     """GenEval of one system. `values` and `errors` (standard errors) by published metric name, as `geneval_two`."""
 
     name: str
+    suite: str = "geneval"
     steps: int | None
     images: int
     prompts: int

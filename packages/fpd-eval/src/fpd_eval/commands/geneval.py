@@ -11,7 +11,6 @@ from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, giv
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fpd_eval.geneval.judge import JudgeOptions
     from fpd_eval.geneval.outcome import Outcome
 
 
@@ -25,6 +24,9 @@ def geneval(
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Images made elsewhere, as 00000/samples/00000.png.")
     ] = None,
+    suite: Annotated[
+        str, typer.Option(help="geneval: the official prompts and judges; scenes: the bundled text-to-image world.")
+    ] = "geneval",
     steps: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Also the student's teacher, as in: --steps 8 16.")
     ] = None,
@@ -62,6 +64,7 @@ def geneval(
 
         request = given(
             Request,
+            suite=suite,
             ckpt=ckpt,
             systems=system,
             images=images,
@@ -82,14 +85,16 @@ def geneval(
         _show(fulfil(request, track=bars(Console(stderr=True))), as_json=as_json)
 
 
-def _options(assignments: Sequence[str]) -> "JudgeOptions":
-    """`NAME=VALUE` texts as options. Raises ValueError: no `=`, unknown name or wrong value."""
+def _options(assignments: Sequence[str]) -> dict[str, str]:
+    """`NAME=VALUE` texts by name. Raises ValueError: no `=`, unknown name or wrong value."""
     from fpd_eval.geneval.judge import judge_options
 
     wrong = [text for text in assignments if "=" not in text]
     if wrong:
         raise ValueError(f"--option {wrong[0]} must be NAME=VALUE, as in: --option threshold=0.3")
-    return judge_options(dict(text.split("=", 1) for text in assignments))
+    named = dict(text.split("=", 1) for text in assignments)
+    judge_options(named)
+    return named
 
 
 def _show(outcomes: "list[tuple[Path, Outcome]]", *, as_json: bool) -> None:

@@ -56,6 +56,13 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         Path("assets/fashion/classifier"),
         "Run from the repository's root.",
     ),
+    "scene_judge": EvalWeight(
+        ("geneval --suite scenes",),
+        "the judge of the bundled text-to-image world",
+        "this repository",
+        Path("assets/scenes/judge"),
+        "Run from the repository's root.",
+    ),
     "dinov2_vitl14": EvalWeight(
         ("fdd",),
         "DINOv2 ViT-L/14 without registers",

@@ -15,6 +15,7 @@ class Outcome(Config):
     scores: Scores
     samples: int
     options: JudgeOptions
+    suite: str = "geneval"
     prompts_sha256: str = SHA256
     images: dict[str, Any]
     detections: dict[str, Any]

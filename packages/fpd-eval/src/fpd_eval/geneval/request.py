@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -11,12 +12,10 @@ from pydantic import Field, model_validator
 from fpd_core.checkpoints import read_config
 from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
-from fpd_eval.extractors.weights import locate
-from fpd_eval.geneval.colors import ClipColors
-from fpd_eval.geneval.judge import JudgeOptions
-from fpd_eval.geneval.mask2former import Mask2FormerDetector
+from fpd_eval.geneval.judge import judge_options
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.runner import Judges, evaluate, generate
+from fpd_eval.geneval.suites import Opening, Suite, suite_called
 from fpd_eval.runtime.machine import usable_device
 from fpd_eval.runtime.progress import Track, silent
 from fpd_eval.runtime.ranks import joined, local_device
@@ -28,6 +27,7 @@ from fpd_eval.systems.teacher import TeacherKind
 class Request(Config):
     """One source of images, and how they are looked at."""
 
+    suite: str = Field("geneval", description="Prompts and judge: `geneval`, or `scenes` of the bundled world.")
     ckpt: Path | None = Field(None, description="Student folder; makes the images.")
     systems: tuple[Path, ...] = Field((), description="JSON files of other systems that make images.")
     images: Path | None = Field(None, description="Official layout, made elsewhere.")
@@ -39,7 +39,7 @@ class Request(Config):
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
     detector_weights: Path | None = None
     clip_weights: Path | None = None
-    options: JudgeOptions = JudgeOptions()
+    options: dict[str, Any] = Field({}, description="Of the judge, in place of the suite's.")
     allow_partial: Flag = False
     batch_size: Size = Field(8, description="Images per pass of the detector.")
     device: str = "cpu"
@@ -66,31 +66,37 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
         ValueError: images are missing or damaged, or the student knows no prompts.
     """
     usable_device(request.device)
+    suite = suite_called(request.suite)
     with joined() as ranks:
         device = local_device(torch.device(request.device))
+        opening = Opening(device, request.batch_size, request.detector_weights, request.clip_weights)
         judges = Judges(
-            detector=cache(
-                lambda: Mask2FormerDetector.load(
-                    locate("mask2former", request.detector_weights), device=device, batch_size=request.batch_size
-                )
-            ),
-            colors=cache(lambda: ClipColors.load(locate("clip_vitl14_openai", request.clip_weights), device=device)),
-            options=request.options,
+            detector=cache(lambda: suite.detector(opening)),
+            colors=cache(lambda: suite.colors(opening)),
+            options=judge_options(suite.options.model_dump() | request.options),
             detections=request.detections,
             batch_size=request.batch_size,
             track=track if ranks.is_main else silent,
             ranks=ranks,
         )
         outcomes = []
-        for name, images, out in _image_folders(request, judges, device):
+        for name, images, out in _image_folders(request, suite, judges, device):
             outcome = evaluate(
-                images, out, judges, name=name, samples=request.samples, allow_partial=request.allow_partial
+                images,
+                out,
+                judges,
+                name=name,
+                samples=request.samples,
+                allow_partial=request.allow_partial,
+                suite=suite,
             )
             outcomes.append((out, outcome))
         return [(out, outcome) for out, outcome in outcomes if outcome is not None]
 
 
-def _image_folders(request: Request, judges: Judges, device: torch.device) -> Iterator[tuple[str, Path, Path]]:
+def _image_folders(
+    request: Request, suite: Suite, judges: Judges, device: torch.device
+) -> Iterator[tuple[str, Path, Path]]:
     """(name, images, result folder) of every system, its images made when its turn comes."""
     if request.images is not None:
         images = request.images.resolve()
@@ -103,7 +109,15 @@ def _image_folders(request: Request, judges: Judges, device: torch.device) -> It
         if system.num_classes is not None:
             raise ValueError(f"{kind.name} makes images of class labels; GenEval needs one that understands prompts")
         images = place / "images"
-        generate(system, images, samples=request.samples, seed=request.seed, track=judges.track, ranks=judges.ranks)
+        generate(
+            system,
+            images,
+            samples=request.samples,
+            seed=request.seed,
+            records=suite.prompts(),
+            track=judges.track,
+            ranks=judges.ranks,
+        )
         yield kind.name, images, place
 
 

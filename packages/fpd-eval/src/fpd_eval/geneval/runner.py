@@ -22,11 +22,13 @@ from fpd_eval.geneval.layout import (
     write_record,
     write_whole,
 )
+from fpd_eval.geneval.official import GENEVAL
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.page import write_pages
-from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.prompts import Record, make_prompts
 from fpd_eval.geneval.results import result, write_results
 from fpd_eval.geneval.scores import incomplete_message, missing_images, summarize
+from fpd_eval.geneval.suites import Suite
 from fpd_eval.images.plan import PromptPlan
 from fpd_eval.runtime.batching import in_batches
 from fpd_eval.runtime.cache import hash_file
@@ -61,10 +63,11 @@ def generate(
     *,
     samples: int = 4,
     seed: int = 42,
+    records: Sequence[Record] | None = None,
     track: Track = silent,
     ranks: Ranks = ALONE,
 ) -> None:
-    """All prompts as images in the official layout. Collective: every rank makes its share.
+    """All prompts, by default GenEval's, as images in the official layout. Collective: every rank makes its share.
 
     The n images of a prompt are one batch, and every batch starts from the same seed, as the field does it.
 
@@ -73,12 +76,12 @@ def generate(
     """
     made_by = {"system": system.name, "steps": system.steps, "fingerprint": system.fingerprint, **system.settings}
     claim(folder / GENERATION, {**made_by, "seed": seed, "samples": samples})
-    prompts = make_prompts()
+    prompts = make_prompts() if records is None else records
     each = tuple(record["prompt"] for record in prompts for _ in range(samples))
     images = system.image_set(PromptPlan(prompts=each, batch_size=samples, seed=seed, reseed=True))
-    records = ranks.share(list(enumerate(prompts)))
-    with track(f"images of {system.name}", len(records)) as advance:
-        for number, record in records:
+    own = ranks.share(list(enumerate(prompts)))
+    with track(f"images of {system.name}", len(own)) as advance:
+        for number, record in own:
             place = folder / f"{number:05d}"
             if not all((place / SAMPLES / f"{index:05d}.png").exists() for index in range(samples)):
                 made = images.batch(number * samples)
@@ -89,7 +92,14 @@ def generate(
 
 
 def evaluate(
-    images: Path, out: Path, judges: Judges, *, name: str, samples: int = 4, allow_partial: bool = False
+    images: Path,
+    out: Path,
+    judges: Judges,
+    *,
+    name: str,
+    samples: int = 4,
+    allow_partial: bool = False,
+    suite: Suite = GENEVAL,
 ) -> Outcome | None:
     """Detect, judge and score a folder of images; write detections, results.jsonl, scores.json and pages to `out`.
 
@@ -99,10 +109,12 @@ def evaluate(
         ValueError: images are missing, damaged, too many or not GenEval's; a network cannot be opened; the folder of
             detections lacks an image or a colour.
     """
-    prompts = read_layout(images)
-    missing = missing_images(((prompt.record, len(prompt.samples)) for prompt in prompts), samples=samples)
+    prompts, records = read_layout(images), suite.prompts()
+    there = [(prompt.record, len(prompt.samples)) for prompt in prompts]
+    missing = missing_images(there, samples=samples, records=records)
     if missing and not allow_partial:
-        raise ValueError(f"{images}: {incomplete_message(missing)}; --allow-partial scores what is there")
+        lack = incomplete_message(missing, total=len(records))
+        raise ValueError(f"{images}: {lack}; --allow-partial scores what is there")
     found = [sample for prompt in prompts for sample in prompt.samples]
     if not found:
         raise ValueError(f"{images} holds no images")
@@ -115,6 +127,8 @@ def evaluate(
     results = judge_all(found, store, judges)
     outcome = Outcome(
         name=name,
+        suite=suite.name,
+        prompts_sha256=suite.sha256(),
         scores=summarize(results, complete=not missing),
         samples=samples,
         options=judges.options,

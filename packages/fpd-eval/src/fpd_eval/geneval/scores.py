@@ -7,7 +7,7 @@ from typing import Any
 
 from fpd_core.config import Config
 from fpd_eval.geneval.classes import TASKS
-from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.prompts import Record, make_prompts
 
 
 class TaskScore(Config):
@@ -71,23 +71,26 @@ def summarize(results: Iterable[Mapping[str, Any]], *, complete: bool = True) ->
     )
 
 
-def missing_images(images: Iterable[tuple[Mapping[str, Any], int]], *, samples: int) -> list[str]:
-    """What lacks for a score over all 553 prompts, one phrase per prompt; empty when complete.
+def missing_images(
+    images: Iterable[tuple[Mapping[str, Any], int]], *, samples: int, records: Sequence[Record] | None = None
+) -> list[str]:
+    """What lacks for a score over all prompts, one phrase per prompt; empty when complete.
 
     Args:
         images: (record, number of its images) per prompt folder.
         samples: images every prompt must have.
+        records: of the suite; by default GenEval's 553.
 
     Raises:
         ValueError: a record is not an official one, or appears twice, or has more images than `samples`.
     """
-    official = [json.dumps(record, sort_keys=True) for record in make_prompts()]
+    official = [json.dumps(record, sort_keys=True) for record in (make_prompts() if records is None else records)]
     index = {text: number for number, text in enumerate(official)}
     counts: dict[str, int] = {}
     for record, count in images:
         text = json.dumps(record, sort_keys=True)
         if text not in index:
-            raise ValueError(f"{record.get('prompt')!r} is not one of the 553 GenEval records")
+            raise ValueError(f"{record.get('prompt')!r} is not one of the {len(official)} GenEval records")
         if text in counts:
             raise ValueError(f"{record['prompt']!r} has two folders")
         if count > samples:
@@ -98,10 +101,10 @@ def missing_images(images: Iterable[tuple[Mapping[str, Any], int]], *, samples: 
     ]
 
 
-def incomplete_message(missing: Sequence[str], shown: int = 10) -> str:
+def incomplete_message(missing: Sequence[str], shown: int = 10, *, total: int = 553) -> str:
     """One sentence naming the first missing prompts."""
     more = f" and {len(missing) - shown} more" if len(missing) > shown else ""
-    return f"images are missing for {len(missing)} of 553 prompts: {', '.join(missing[:shown])}{more}"
+    return f"images are missing for {len(missing)} of {total} prompts: {', '.join(missing[:shown])}{more}"
 
 
 def _task_score(prompts: Sequence[Sequence[bool]]) -> TaskScore:

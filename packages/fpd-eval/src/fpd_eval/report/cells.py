@@ -81,7 +81,11 @@ def geneval_cells(results: Results, *, short: bool = False) -> Cells:
         names=[row.name for row in rows],
         roles=[""] * len(rows),
         columns=[
-            _plain("GenEval", rows, lambda row: row.name if row.complete else f"{row.name} (partial)"),
+            _plain(
+                "GenEval" if rows[0].suite == "geneval" else f"GenEval ({rows[0].suite})",
+                rows,
+                lambda row: row.name if row.complete else f"{row.name} (partial)",
+            ),
             _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
             *_metrics(results, rows, GENEVAL_COLUMNS, short),
         ],

@@ -56,6 +56,9 @@ def compare(
         ValueError: a system made unusable images or features, or a file of GenEval results is damaged.
     """
     geneval = tuple(geneval_row(one) for one in judged)
+    suites = sorted({row.suite for row in geneval})
+    if len(suites) > 1:
+        raise ValueError(f"the GenEval results are of the suites {' and '.join(suites)}, which cannot be compared")
     classes = next((one.system.num_classes for one in measured if one.system.num_classes), 1)
     rows = []
     for one in measured:
@@ -70,7 +73,7 @@ def compare(
         rows=tuple(rows),
         conditions=() if bench is None else conditions(bench, classes),
         geneval=geneval,
-        prompts=shown_prompts() if geneval else (),
+        prompts=shown_prompts(suites[0]) if geneval else (),
         warnings=(*(bench.lacks if bench else ()), *_warnings(rows)),
         curves=curves,
     )

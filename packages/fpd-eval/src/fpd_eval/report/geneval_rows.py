@@ -15,9 +15,9 @@ from fpd_core.untrusted.images import open_image
 from fpd_eval.bench.rows import GenEvalRow
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.outcome import Outcome
-from fpd_eval.geneval.prompts import make_prompts
 from fpd_eval.geneval.results import read_results
 from fpd_eval.geneval.scores import Scores, missing_images, summarize
+from fpd_eval.geneval.suites import suite_called
 from fpd_eval.report.printed import printed
 
 # Task -> name of its published metric.
@@ -30,6 +30,7 @@ METRICS = {
     "color_attr": "geneval_color_attr",
 }
 OVERALL = "geneval_overall"
+OFFICIAL = "geneval"
 THUMBNAIL = 192
 
 
@@ -47,9 +48,9 @@ class Judged(Config):
     note: str = ""
 
 
-def shown_prompts() -> tuple[str, ...]:
-    """The first prompt of every task: nobody's choice."""
-    first = {record["tag"]: record["prompt"] for record in reversed(make_prompts())}
+def shown_prompts(suite: str = OFFICIAL) -> tuple[str, ...]:
+    """The first prompt of every task of a suite: nobody's choice."""
+    first = {record["tag"]: record["prompt"] for record in reversed(suite_called(suite).prompts())}
     return tuple(first[tag] for tag in TASKS)
 
 
@@ -60,14 +61,16 @@ def geneval_row(judged: Judged) -> GenEvalRow:
         ValueError: the file is absent or damaged, or holds other prompts than GenEval's.
     """
     results = read_results(judged.results)
-    scores = _scores(results, judged.results)
     record = _record(judged.results.with_name("scores.json"))
+    suite = record.suite if record else OFFICIAL
+    scores = _scores(results, suite, judged.results)
     settings = {**record.images} if record else {}
     steps = judged.steps or settings.get("steps")
     # A mean over other tasks or prompts beside full ones would be taken for the same number.
     overall = {OVERALL: scores.overall} if scores.complete else {}
     return GenEvalRow(
         name=judged.name,
+        suite=suite,
         steps=steps,
         images=scores.images,
         prompts=scores.prompts,
@@ -83,20 +86,25 @@ def geneval_row(judged: Judged) -> GenEvalRow:
             if error is not None
         },
         published=printed(
-            (*METRICS.values(), OVERALL), judged.published_as, steps=steps, protocol=None, settings=settings
+            (*METRICS.values(), OVERALL),
+            judged.published_as if suite == OFFICIAL else None,
+            steps=steps,
+            protocol=None,
+            settings=settings,
         ),
         note=judged.note,
-        samples=_strip(results),
+        samples=_strip(results, suite),
     )
 
 
-def _scores(results: Sequence[Mapping[str, Any]], path: Path) -> Scores:
+def _scores(results: Sequence[Mapping[str, Any]], suite: str, path: Path) -> Scores:
     counts: dict[str, int] = {}
     try:
         for result in results:
             counts[result["metadata"]] = counts.get(result["metadata"], 0) + 1
         images = [(parse_object(text, source=str(path)), count) for text, count in counts.items()]
-        missing = missing_images(images, samples=max(counts.values(), default=1))
+        records = suite_called(suite).prompts()
+        missing = missing_images(images, samples=max(counts.values(), default=1), records=records)
         return summarize(results, complete=not missing)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} does not hold GenEval results: {error} is missing or wrong") from None
@@ -122,10 +130,10 @@ def _sentence(record: Outcome) -> str:
     )
 
 
-def _strip(results: Sequence[Mapping[str, Any]]) -> str:
+def _strip(results: Sequence[Mapping[str, Any]], suite: str) -> str:
     """The first image of every shown prompt side by side, JPEG; grey where one is missing, empty where all are."""
     found = []
-    for prompt in shown_prompts():
+    for prompt in shown_prompts(suite):
         files = sorted(result["filename"] for result in results if result["prompt"] == prompt)
         found.append(Path(files[0]) if files else None)
     if not any(path is not None and path.exists() for path in found):

@@ -110,6 +110,7 @@ def _settings(results: Results) -> list[tuple[str, str]]:
 def _geneval_notes(results: Results) -> list[str]:
     return [
         f"GenEval of {row.name}: {row.images} images of {row.prompts} prompts"
+        + ("" if row.suite == "geneval" else f" of the suite {row.suite!r}")
         + ("" if row.complete else ", which is incomplete: these are no GenEval scores")
         + (f"; {row.settings}." if row.settings else ".")
         for row in results.geneval

@@ -77,7 +77,7 @@ def geneval_csv(results: Results) -> str:
     return _csv(
         [
             {
-                **row.model_dump(include={"name", "steps", "images", "prompts", "complete"}),
+                **row.model_dump(include={"name", "suite", "steps", "images", "prompts", "complete"}),
                 **row.values,
                 **{f"{name}_error": error for name, error in row.errors.items()},
                 "protocol": "geneval",

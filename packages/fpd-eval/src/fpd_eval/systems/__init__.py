@@ -15,6 +15,7 @@ SYSTEMS = {
     "checkpoint": "fpd_eval.systems.checkpoint:CheckpointKind",
     "folder": "fpd_eval.systems.folder:FolderKind",
     "diffusers": "fpd_eval.systems.diffusion:DiffusersKind",
+    "drawn": "fpd_eval.systems.drawn:DrawnKind",
 }
 
 __all__ = ["SYSTEMS", "SystemKind", "read_system"]

@@ -1,0 +1,20 @@
+"""GenEval itself: the 553 prompts, Mask2Former for boxes, CLIP for colours."""
+
+from fpd_eval.extractors.weights import locate
+from fpd_eval.geneval.colors import ClipColors
+from fpd_eval.geneval.detector import ColorClassifier, Detector
+from fpd_eval.geneval.mask2former import Mask2FormerDetector
+from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.suites import Opening, Suite
+
+
+def _detector(opening: Opening) -> Detector:
+    weights = locate("mask2former", opening.detector_weights)
+    return Mask2FormerDetector.load(weights, device=opening.device, batch_size=opening.batch_size)
+
+
+def _colors(opening: Opening) -> ColorClassifier:
+    return ClipColors.load(locate("clip_vitl14_openai", opening.clip_weights), device=opening.device)
+
+
+GENEVAL = Suite("geneval", lambda: make_prompts(), _detector, _colors)

@@ -1,0 +1,55 @@
+"""Suites: which prompts are asked, and who looks at the images. A new one is a file and a line in `SUITES`."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from fpd_core.config import nearest
+from fpd_eval.geneval.detector import ColorClassifier, Detector
+from fpd_eval.geneval.judge import JudgeOptions
+from fpd_eval.geneval.prompts import Record
+
+SUITES = {
+    "geneval": "fpd_eval.geneval.official:GENEVAL",
+    "scenes": "fpd_eval.geneval.scenes:SCENES",
+}
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Where and with which files the networks of a suite are opened; None is their usual place."""
+
+    device: torch.device
+    batch_size: int
+    detector_weights: Path | None = None
+    clip_weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """`detector` and `colors` open the networks. Scores of two suites cannot be compared."""
+
+    name: str
+    prompts: Callable[[], list[Record]]
+    detector: Callable[[Opening], Detector]
+    colors: Callable[[Opening], ColorClassifier]
+    options: JudgeOptions = field(default_factory=JudgeOptions)
+
+    def sha256(self) -> str:
+        """Of the records as JSON lines."""
+        lines = "".join(json.dumps(record) + "\n" for record in self.prompts())
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def suite_called(name: str) -> Suite:
+    """The suite called `name`. Raises ConfigError: there is none."""
+    if name not in SUITES:
+        raise nearest(name, list(SUITES), "suite")
+    module, attribute = SUITES[name].split(":")
+    suite: Suite = getattr(import_module(module), attribute)
+    return suite
