@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 from fpd_core.config import Config, ConfigError, explain
 from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
-from fpd_train.engine import EngineConfig, OptimizerConfig
+from fpd_train.engine_config import EngineConfig, OptimizerConfig
 from fpd_train.methods import MethodConfig
 
 RESOLVED = "config.json"
@@ -33,6 +33,12 @@ class TrainConfig(Config):
     sample_every: PositiveInt = Field(100, description="Steps between sample grids.")
     save_every: PositiveInt = Field(100, description="Steps between checkpoints.")
     keep_checkpoints: PositiveInt = 2
+    on_disk_full: Literal["stop", "continue"] = Field(
+        "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
+    )
+    watchdog_seconds: float = Field(
+        600, gt=0, allow_inf_nan=False, description="A rank that hangs at one place for so long ends the job."
+    )
     resume: Literal["auto", "never"] = Field(
         "auto", description="`never` refuses a run folder that holds a checkpoint."
     )
