@@ -159,12 +159,17 @@ def _command_line() -> str:
 
 
 def _report(error: BaseException) -> int:
-    """Print one message for the person at the terminal (rank 0 only) and choose the exit code."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    """Print one message for the person at the terminal and choose the exit code.
+
+    Rank 0 speaks for all, unless it may be the one that is gone.
+    """
+    rank = os.environ.get("RANK", "0")
+    quiet = rank != "0" and not isinstance(error, RankError)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     if isinstance(error, Interrupted):
         console.print(f"[yellow]{error}. Run the same command to resume.[/]")
         return Exit.INTERRUPTED
-    console.print("error: ", style="red", end="")
+    console.print("error: " if rank == "0" else f"error on rank {rank}: ", style="red", end="")
     console.print(str(error), markup=False)
     return Exit.LOST if isinstance(error, RankError) else Exit.MISTAKE
 

@@ -19,7 +19,7 @@ from fpd_core import atomic
 from fpd_train import ranks
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
-from fpd_train.nonfinite import first_non_finite, watched_outputs
+from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
@@ -179,6 +179,7 @@ class Engine:
         self._config = engine
         self._skipped_in_a_row = 0
         self._suspects: list[str] = []
+        self._outputs_finite: list[Tensor] = []
         self._files = _TensorFiles()
         self._engine, *_ = deepspeed.initialize(
             model=module,
@@ -199,6 +200,11 @@ class Engine:
         return module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output, finite = made_finite(self._forward(*args, **kwargs))
+        self._outputs_finite += [] if finite is None else [finite]
+        return output
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
         if not self._last_chance:
             return self._engine(*args, **kwargs)
         weight = first_non_finite(self.masters())
@@ -215,12 +221,13 @@ class Engine:
         Raises:
             NonFiniteError: `max_skipped` steps in a row were skipped; names the first tensor that is not finite.
         """
-        # A loss that is not finite may have finite gradients. They become NaN here, so that every rank skips the step.
-        finite = loss.detach().isfinite()
+        # What is not finite may still have finite gradients. They become NaN here, so that every rank skips the step.
+        finite = torch.stack([loss.detach().isfinite(), *self._outputs_finite]).all()
+        self._outputs_finite = []
         self._engine.backward(loss * torch.where(finite, 1.0, torch.nan).to(loss))
         boundary = bool(self._engine.is_gradient_accumulation_boundary())
         if self._last_chance:
-            self._suspects += [] if bool(finite) else ["the loss"]
+            self._suspects += [] if bool(loss.isfinite()) else ["the loss"]
             gradient = first_non_finite(self._gradients()) if boundary else None
             self._suspects += [f"the gradient of {gradient}"] if gradient else []
         self._engine.step()
@@ -229,6 +236,16 @@ class Engine:
         applied = bool(self._engine.was_step_applied())
         self._count(applied)
         return applied
+
+    @property
+    def outputs_are_finite(self) -> bool:
+        """Whether the outputs since the last update are the network's own, not zeros in the place of NaN."""
+        return all(bool(finite) for finite in self._outputs_finite)
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the last step was skipped."""
+        return self._skipped_in_a_row > 0
 
     @property
     def _last_chance(self) -> bool:

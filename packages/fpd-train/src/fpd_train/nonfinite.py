@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -32,6 +33,30 @@ def watched_outputs(network: nn.Module, found: list[str]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def made_finite(output: Any) -> tuple[Any, Tensor | None]:
+    """Zeros in place of an output with a NaN or an infinity, without waiting for the device.
+
+    For a step that is going to be skipped: sampling from such logits would end one rank's process, and the others would
+    wait for it.
+
+    Returns:
+        the output, itself if it is finite; whether it is, a boolean scalar, or None if it holds no real number.
+    """
+    flags = [tensor.detach().isfinite().all() for tensor in _tensors(output) if tensor.is_floating_point()]
+    if not flags:
+        return output, None
+    finite = torch.stack(flags).all()
+    return _replaced(output, finite), finite
+
+
+def _replaced(output: Any, finite: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return torch.where(finite, output, torch.zeros_like(output))
+    if isinstance(output, tuple | list):
+        return type(output)(_replaced(part, finite) for part in output)
+    return output
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:

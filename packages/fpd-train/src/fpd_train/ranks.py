@@ -1,4 +1,4 @@
-"""The ranks of a run: how they meet, agree and part. All but `meet`, `leave` and `share` are collective."""
+"""The ranks of a run: how they meet, agree and part. Collective where nothing else is said."""
 
 import os
 import socket
@@ -30,7 +30,7 @@ class Store(Protocol):
 
 
 def meet(backend: str, limit_seconds: float) -> Store:
-    """Join the process group; a plain `python` start becomes a group of one, which needs no network.
+    """Join the process group. Waits for all; a plain `python` start becomes a group of one, which needs no network.
 
     Returns:
         A store that all ranks share.
@@ -44,7 +44,11 @@ def meet(backend: str, limit_seconds: float) -> Store:
     try:
         store: Any = _rendezvous(rank, world, limit) if world > 1 else HashStore()
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
-    except dist.DistError as error:
+    except RuntimeError as error:
+        if not is_lost_contact(error):
+            raise
+        if world == 1:
+            raise ConfigError(f"torch finds no network interface on {socket.gethostname()}, not even 'lo'") from None
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise ConfigError(
             f"rank {rank} of {world} on {socket.gethostname()} cannot meet the others at {place} "
@@ -59,7 +63,7 @@ def _rendezvous(rank: int, world: int, limit: timedelta) -> Any:
 
 
 def leave() -> None:
-    """Leave the process group."""
+    """Leave the process group. Not collective."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -71,6 +75,11 @@ def largest(value: int, device: torch.device) -> int:
     vote = torch.tensor([value], device=device)
     dist.all_reduce(vote, op=dist.ReduceOp.MAX)
     return int(vote.item())
+
+
+def is_lost_contact(error: RuntimeError) -> bool:
+    """Whether an error of a collective call means that another rank is gone. Not collective."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo has no exceptions of its own
 
 
 def barrier() -> None:
@@ -86,7 +95,7 @@ def gather(value: T) -> list[T]:
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """This rank's part of a list that all ranks have."""
+    """This rank's part of a list that all ranks have. Not collective."""
     return items[dist.get_rank() :: dist.get_world_size()]
 
 

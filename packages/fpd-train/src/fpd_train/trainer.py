@@ -1,5 +1,6 @@
 """The training loop: one function, in the order of time, knowing no method by name."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +17,11 @@ from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
-from fpd_train.errors import Interrupted, NonFiniteError
+from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
 from fpd_train.methods.interface import Method, Parts, Report
 from fpd_train.nonfinite import first_non_finite
-from fpd_train.ranks import barrier, decided_by_rank_0, largest, leave
+from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
@@ -55,7 +56,7 @@ class Run:
         return {name: ema.module for name, ema in self.emas.items()}
 
     def save(self, step: int, log: RunLog) -> None:
-        """Checkpoint step `step`. Never one with broken weights, which would push out the good ones.
+        """Checkpoint step `step`. Never one with broken weights, or amid skipped steps, to push out the good ones.
 
         Raises:
             NonFiniteError: an average is not finite, and so its network is not.
@@ -64,6 +65,9 @@ class Run:
         for name, ema in self.emas.items():
             if broken := first_non_finite(ema.module.state_dict().items()):
                 raise NonFiniteError(f"the weight {broken} of {name!r} is no longer finite at step {step}")
+        if any(engine.is_skipping for engine in self.engines.values()):
+            log.say(f"step {step} was skipped, so it has no checkpoint; {self.checkpoints}")
+            return
         log.sync()
         try:
             for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas):
@@ -115,6 +119,10 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
             raise NonFiniteError(
                 f"{error}; {checkpoints}. Begin again in a new output with a lower optimizer.lr"
             ) from None
+        except RuntimeError as error:
+            if not is_lost_contact(error):
+                raise
+            raise RankError(f"another rank is gone ({str(error).splitlines()[0]}); {checkpoints}") from None
         finally:
             leave()
 
@@ -139,6 +147,8 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
                 watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
                 generator = seeded(phase, config.seed, run.rank, step, micro, device=run.device)
                 loss, report = method.loss(phase, part, {phase: engine}, generator)
+                if not engine.outputs_are_finite:
+                    report = dict.fromkeys(report, math.nan)
                 watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
                 applied = engine.update(loss)
             watchdog.at(f"the all-gather of the weights of {phase!r}, step {done}")
