@@ -196,6 +196,7 @@ class Checkpoints:
 
     def _prune(self, step: int) -> list[str]:
         """Keep the checkpoint just written and those before it; what is ahead belongs to a future that was given up."""
+        atomic.remove_partials(self._folder)
         names = self._names()
         ahead = [name for name in names if _step(name) > step]
         behind = [name for name in names if _step(name) < step]

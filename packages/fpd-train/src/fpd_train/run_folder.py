@@ -16,6 +16,7 @@ from fpd_train.config import RESOLVED, TrainConfig
 from fpd_train.lock import locked
 from fpd_train.methods.interface import Report
 from fpd_train.ranks import decided_by_rank_0
+from fpd_train.runlog import SAMPLES
 
 # These may differ between a run and its continuation; everything else must not. A new number of steps trains on or ends
 # earlier; a cosine schedule then follows the new horizon from there.
@@ -102,7 +103,8 @@ def _same_run(config: TrainConfig, checkpoints: Checkpoints) -> Done | None:
 
 
 def _begin(config: TrainConfig) -> None:
-    atomic.remove_partials(config.output)
+    for folder in (config.output, config.output / SAMPLES):
+        atomic.remove_partials(folder)
     (config.output / DONE).unlink(missing_ok=True)
     atomic.write_text(config.output / RESOLVED, json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 

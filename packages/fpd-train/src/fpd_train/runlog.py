@@ -14,7 +14,7 @@ from torchvision.utils import save_image
 
 from fpd_core import atomic
 
-METRICS = "metrics.jsonl"
+METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
 SHOWN = {"loss": "loss", "rms": "Z_h", "alignment": "cos", "entropy": "entropy", "accuracy": "acc", "codes": "codes"}
 GRID_COLUMNS = 10
@@ -91,7 +91,7 @@ class RunLog:
         """Save a sample grid [N, 3, H, W] in [0, 1]."""
         if not self._active:
             return
-        self._writing(lambda: _save_grid(self._folder / "samples" / f"step_{step:06d}.png", images.clamp(0, 1)))
+        self._writing(lambda: _save_grid(self._folder / SAMPLES / f"step_{step:06d}.png", images.clamp(0, 1)))
         self._draw(lambda board: board.add_images("samples", images.clamp(0, 1), step))
 
     def sync(self) -> None:

@@ -114,7 +114,8 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
                 if state.rank == 0:
                     _finish(state, log, command)
         except OSError as error:
-            raise ValueError(f"{error.filename or config.output}: {error.strerror or error}; {checkpoints}") from None
+            where, why = error.filename or config.output, error.strerror or error
+            raise ValueError(f"{where}: {why}; {checkpoints}. Mend that and run the same command to resume") from None
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"{error}; {checkpoints}. Begin again in a new output with a lower optimizer.lr"
