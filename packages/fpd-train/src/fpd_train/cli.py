@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_train.errors import Exit, Interrupted, NonFiniteError, RankError
+from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import doctor_command, weights_app
@@ -161,10 +161,10 @@ def _command_line() -> str:
 def _report(error: BaseException) -> int:
     """Print one message for the person at the terminal and choose the exit code.
 
-    Rank 0 speaks for all, unless it may be the one that is gone.
+    Rank 0 speaks for all, unless it may be the one that is gone, or a rank's own share of the data is at fault.
     """
     rank = os.environ.get("RANK", "0")
-    quiet = rank != "0" and not isinstance(error, RankError)
+    quiet = rank != "0" and not isinstance(error, RankError | DataError)
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     if isinstance(error, Interrupted):
         console.print(f"[yellow]{error}. Run the same command to resume.[/]")
