@@ -39,7 +39,7 @@ class OptimizerConfig(Config):
 class EngineConfig(Config):
     """How DeepSpeed runs a network."""
 
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="1 or 2 suits networks up to a billion parameters.")
+    zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
     precision: Literal["float32", "bfloat16"] = "float32"
     accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss couples a batch, so prefer a larger micro-batch."

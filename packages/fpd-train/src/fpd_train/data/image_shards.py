@@ -22,7 +22,7 @@ class ImageShards(Shards):
 
     name: Literal["image_shards"] = "image_shards"
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
-    image_size: Size = Field(le=8192, description="Side of the square images; others are refused.")
+    image_size: Size = Field(description="Side of the square images; others are refused.")
 
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
         images = torch.stack([self._image(sample) for sample in samples])

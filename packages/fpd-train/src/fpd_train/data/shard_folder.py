@@ -43,7 +43,7 @@ def check_name(name: str, listed_in: str) -> None:
     """Raises DataError: a shard's name could lead somewhere else."""
     if not _NAME.fullmatch(name):
         raise DataError(
-            f"{listed_in} lists {shown(name)!r}; a shard's name is a path below the folder, of letters, digits and _.+=@-"
+            f"{listed_in} lists {shown(name)!r}; a shard's name is a path below the folder of letters, digits, _.+=@-"
         )
 
 

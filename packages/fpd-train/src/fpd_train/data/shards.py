@@ -35,7 +35,7 @@ def place(sample: dict[str, Any]) -> str:
 
 def _as_text(folder: Any) -> Any:
     """A local path in its plain form, `data/shards` for `data/shards/`; a URL as it is."""
-    if not isinstance(folder, Path | str) or (isinstance(folder, str) and scheme_of(folder) is not None):
+    if not isinstance(folder, Path | str) or not str(folder) or (isinstance(folder, str) and scheme_of(folder)):
         return folder
     plain = str(Path(folder))
     return plain if scheme_of(plain) is None else f"./{plain}"
