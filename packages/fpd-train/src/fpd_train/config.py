@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fpd_core.config import Config, ConfigError, Location, Size, Steps, Whole, explain
+from fpd_core.config import Config, ConfigError, Location, Number, Size, Steps, Whole, explain
 from fpd_core.untrusted import UntrustedError, parse_json, read_json, shown
 from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
-from fpd_train.engine import EngineConfig, OptimizerConfig
+from fpd_train.engine_config import EngineConfig, OptimizerConfig
 from fpd_train.methods import MethodConfig
 
 RESOLVED = "config.json"
@@ -49,6 +49,12 @@ class TrainConfig(Config):
     sample_every: Steps = Field(100, description="Steps between sample grids.")
     save_every: Steps = Field(100, description="Steps between checkpoints.")
     keep_checkpoints: Size = 2
+    on_disk_full: Literal["stop", "continue"] = Field(
+        "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
+    )
+    watchdog_seconds: Number = Field(
+        600, gt=0, le=10**6, description="A rank that hangs at one place for so long ends the job."
+    )
     resume: Literal["auto", "never"] = Field(
         "auto", description="`never` refuses a run folder that holds a checkpoint."
     )
