@@ -23,6 +23,7 @@ LAYERS = [
         "conditioning",
         "checkpoints",
         "idx",
+        "untrusted",
         "weights",
         "containers",
     },

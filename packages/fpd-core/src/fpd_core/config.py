@@ -1,13 +1,55 @@
-"""The base of every typed section: unknown keys are answered with the nearest valid one, values never change."""
+"""The base of every typed section: unknown keys are answered with the nearest valid one, values never change.
+
+Numbers are `Number` or `Whole`, each with a least and a greatest value: a test walks every section and asks for them.
+"""
 
 import difflib
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
+
+from fpd_core.untrusted import shown
+
+SMALLEST = 1e-20  # of a number's absolute values other than 0: beyond it, float32 arithmetic divides by zero
+_PROBLEMS = 10  # lines of one error message
 
 
 class ConfigError(ValueError):
     """A configuration is wrong; the message names the key, its place and what would be right."""
+
+
+def _usable(path: Path) -> Path:
+    if "\0" in str(path) or len(str(path)) > _PATH_LENGTH:
+        raise ValueError(f"Input should be a path: no NUL, at most {_PATH_LENGTH} characters")
+    return path
+
+
+_PATH_LENGTH = 4096  # what Linux opens
+
+# The types of a section's fields. `Number` and `Whole` get their bounds from the field or from the types below.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
+Flag = StrictBool
+Location = Annotated[Path, AfterValidator(_usable)]
+
+Size = Annotated[Whole, Field(ge=1, le=2**16)]  # channels, tokens, pixels, heads, images of a batch
+Depth = Annotated[Whole, Field(ge=1, le=256)]  # layers
+Codes = Annotated[Whole, Field(ge=2, le=2**20)]  # entries of a codebook
+Classes = Annotated[Whole, Field(ge=1, le=2**20)]
+Steps = Annotated[Whole, Field(ge=1, le=10**9)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
+Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance
+Temperature = Annotated[Number, Field(ge=1e-3, le=1e3)]  # divides logits
 
 
 class Config(BaseModel):
@@ -20,17 +62,24 @@ class Config(BaseModel):
     def _suggest(cls, data: Any) -> Any:
         if isinstance(data, dict):
             for key in sorted(set(data) - set(cls.model_fields)):
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.5)
+                near = difflib.get_close_matches(shown(key), cls.model_fields, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(cls.model_fields)}"
-                raise ValueError(f"unknown key {key!r}; {hint}")
+                raise ValueError(f"unknown key {shown(key)!r}; {hint}")
         return data
+
+    @model_validator(mode="after")
+    def _not_vanishing(self) -> Self:
+        for name, value in self:
+            if isinstance(value, float) and 0 < abs(value) < SMALLEST:
+                raise ValueError(f"{name} should be 0 or at least {SMALLEST:g} away from it, found {value}")
+        return self
 
 
 def explain(error: ValidationError, source: str) -> ConfigError:
     """One line per problem: place in the file, what is wrong, the value found."""
-    lines = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "top level"
+    problems, lines = error.errors(), []
+    for problem in problems[:_PROBLEMS]:
+        place = ".".join(shown(part) for part in problem["loc"]) or "top level"
         if problem["type"] == "union_tag_not_found":
             lines.append(f"{source}: {place}: this section needs a 'name' that says which kind it is")
             continue
@@ -39,13 +88,34 @@ def explain(error: ValidationError, source: str) -> ConfigError:
             lines.append(f"{source}: {place}: {nearest(problem['ctx']['tag'], known, 'name')}")
             continue
         value = problem["input"]
-        found = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+        found = f" (found {shown(repr(value))})" if isinstance(value, str | int | float | bool) else ""
         lines.append(f"{source}: {place}: {problem['msg'].removeprefix('Value error, ')}{found}")
-    return ConfigError("\n".join(lines))
+    more = [f"{source}: {len(problems) - _PROBLEMS} more"] if len(problems) > _PROBLEMS else []
+    return ConfigError("\n".join(lines + more))
 
 
 def nearest(name: str, known: list[str], what: str) -> ConfigError:
     """The error for a name that no registry holds."""
+    name = shown(name)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ConfigError(f"unknown {what} {name!r}; {hint}known: {', '.join(sorted(known))}")
+
+
+def check_heads(width: int, num_heads: int, name: str = "num_heads") -> None:
+    """Raises ValueError: attention of `width` channels does not split into `num_heads`."""
+    if width % num_heads:
+        raise ValueError(f"{name} {num_heads} does not divide the width {width}")
+
+
+def check_codes(network: int, tokenizer: int) -> None:
+    """Raises ValueError: a transformer and a tokenizer count different codes."""
+    if network != tokenizer:
+        raise ValueError(f"the network scores {network} codes, the tokenizer holds {tokenizer}")
+
+
+def check_unique(values: tuple[int, ...]) -> tuple[int, ...]:
+    """The values as they are. Raises ValueError: one is given twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"Input should name each of {sorted(set(values))} once")
+    return values

@@ -5,24 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import CheckpointError, cast, load_strict, read_config, read_weights, save_folder
-from fpd_core.config import Config
+from fpd_core.checkpoints import CONFIG, CheckpointError, cast, load_network, read_config, save_folder
+from fpd_core.config import Config, MaskShare, Share, Temperature, explain
 from fpd_core.masking import initial_tokens
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers import Teacher, rebuild
-
-FORMAT_VERSION = 1
 
 
 class GenerationConfig(Config):
     """How the one forward pass starts; must be what the student was trained with, except the temperature."""
 
-    init_mask_ratio: float = Field(0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init.")
-    embedding_noise: float = Field(0.0, ge=0, lt=1)
-    temperature: float = Field(1.0, gt=0, description="Divides the logits.")
+    init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init.")
+    embedding_noise: Share = 0.0
+    temperature: Temperature = Field(1.0, description="Divides the logits.")
 
 
 class Generator:
@@ -47,8 +45,11 @@ class Generator:
         return self.generation.init_mask_ratio
 
     def at_temperature(self, temperature: float) -> "Generator":
-        """The same networks, sampled at another temperature."""
-        generation = self.generation.model_copy(update={"temperature": temperature})
+        """The same networks, sampled at another temperature. Raises ConfigError: it is not a sensible one."""
+        try:
+            generation = GenerationConfig.model_validate(self.generation.model_dump() | {"temperature": temperature})
+        except ValidationError as error:
+            raise explain(error, "generation") from None
         return Generator(self.model, generation, self.teacher_config)
 
     def to(self, device: torch.device | str) -> "Generator":
@@ -100,7 +101,6 @@ def save_generator(
     frozen = {name: value for name, value in teacher.state_dict().items() if not name.startswith("network.")}
     student = {f"network.{name}": value for name, value in network.state_dict().items()}
     config = {
-        "format_version": FORMAT_VERSION,
         "architecture": teacher.architecture(),
         "generation": generation.model_dump(),
         "teacher": dict(teacher_config),
@@ -113,13 +113,17 @@ def load_generator(path: str | Path) -> Generator:
 
     Raises:
         CheckpointError: the folder is absent, damaged, or its weights do not fit its config.
-        ConfigError: written by an unknown family.
+        ConfigError: written by an unknown family, or with settings that make no sense.
     """
     folder = Path(path)
     config = read_config(folder)
     missing = [key for key in ("architecture", "generation", "teacher") if key not in config]
     if missing:
-        raise CheckpointError(f"{folder} is not a one-step generator: config.json lacks {', '.join(missing)}")
-    model = rebuild(config["architecture"])
-    load_strict(model, read_weights(folder), str(folder))
-    return Generator(model, GenerationConfig.model_validate(config["generation"]), config["teacher"])
+        raise CheckpointError(f"{folder} is not a one-step generator: {CONFIG} lacks {', '.join(missing)}")
+    if not isinstance(config["teacher"], dict):
+        raise CheckpointError(f"{folder / CONFIG}: teacher must be a section, a config of the teacher")
+    try:
+        generation = GenerationConfig.model_validate(config["generation"])
+    except ValidationError as error:
+        raise explain(error, f"{folder / CONFIG}: generation") from None
+    return Generator(load_network(folder, "architecture", rebuild), generation, config["teacher"])

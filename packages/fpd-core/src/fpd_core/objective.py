@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config
+from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperature
 from fpd_core.drift import DriftLoss, Weighting, drift_loss
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
@@ -21,16 +21,14 @@ from fpd_core.teachers.teacher import Teacher
 class ObjectiveConfig(Config):
     """The loss. Defaults are the paper's where it speaks; `docs/method.md` lists what was chosen where it does not."""
 
-    init_mask_ratio: float = Field(
-        0.9, gt=0, le=1, description="r_init, share of [MASK] in z_init; the rest is random."
-    )
-    embedding_noise: float = Field(0.0, ge=0, lt=1, description="σ of the noise on the student's token embeddings.")
+    init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
+    embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
-    guidance_scale: float | None = Field(
+    guidance_scale: Guidance | None = Field(
         None, description="g of the refining teacher, u + g (c - u); 1 is no guidance, null the family's rule."
     )
-    temperature: float | None = Field(
-        None, gt=0, description="Divides the refining teacher's logits; null is the family's rule."
+    temperature: Temperature | None = Field(
+        None, description="Divides the refining teacher's logits; null is the family's rule."
     )
     estimator: Literal["straight_through", "soft"] = Field(
         "straight_through", description="`soft` decodes the expected embedding and never sees a real token."
@@ -38,7 +36,9 @@ class ObjectiveConfig(Config):
     draft_source: Literal["student", "random"] = Field(
         "student", description="What the teacher refines; `random` are uniform codes."
     )
-    bandwidths: tuple[float, ...] = Field((0.02, 0.05, 0.2), min_length=1, description="h, in mean pairwise distances.")
+    bandwidths: tuple[Annotated[Number, Field(ge=1e-4, le=1e4)], ...] = Field(
+        (0.02, 0.05, 0.2), min_length=1, max_length=32, description="h, in mean pairwise distances."
+    )
     weighting: Weighting = "plain"
 
 

@@ -4,30 +4,33 @@ A student whose drafts this leaves unchanged in distribution is at the fixed poi
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config
+from fpd_core.config import Config, MaskShare, Number
 from fpd_core.masking import remask
 from fpd_core.schedules import Schedule, mask_ratio
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers.teacher import Teacher
+
+_Share = Annotated[Number, Field(ge=0, le=1)]
 
 
 class RemaskConfig(Config):
     """π, the law of the share r that the teacher refills."""
 
     schedule: Schedule = Field("arccos", description="γ(u) of a uniform u; `linear` is the uniform law.")
-    clamp: tuple[float, float] = Field((0.05, 0.95), description="r is clamped to this range.")
+    clamp: tuple[_Share, MaskShare] = Field((0.05, 0.95), description="r is clamped to this range.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "RemaskConfig":
         low, high = self.clamp
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"clamp must be two ordered numbers in [0, 1], got {self.clamp}")
+        if low > high:
+            raise ValueError(f"clamp must be two ordered numbers, got {self.clamp}")
         return self
 
     def draw(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:

@@ -1,12 +1,12 @@
 """The typed configuration of a run: one JSON file, dotted overrides, a schema, a resolved copy in the run folder."""
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fpd_core.config import Config, ConfigError, explain
+from fpd_core.config import Config, ConfigError, Location, Number, Size, Steps, Whole, explain
+from fpd_core.untrusted import UntrustedError, parse_json, read_json, shown
 from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
 from fpd_train.engine_config import EngineConfig, OptimizerConfig
@@ -15,13 +15,29 @@ from fpd_train.methods import MethodConfig
 RESOLVED = "config.json"
 
 
+# Folders of the system, whose files no run may replace.
+_SYSTEM = tuple(map(Path, ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")))
+
+
+def _own_folder(output: Path) -> Path:
+    """A run writes, replaces and prunes files in its folder, so it gets one of its own."""
+    whole, here = output.expanduser().resolve(), Path.cwd()
+    if here.is_relative_to(whole) or Path.home().is_relative_to(whole):
+        raise ValueError("Input should be a folder of the run's own, not the home or working folder or one above it")
+    if any(whole.is_relative_to(folder) for folder in _SYSTEM):
+        raise ValueError("Input should be a folder of the run's own, not one of the system")
+    return output
+
+
 class TrainConfig(Config):
     """One run. Everything that changes the result stands here; `output` and the cadences do not change it."""
 
-    output: Path = Field(description="Run folder: config, logs, grids, checkpoints, the exported network.")
-    seed: int = Field(0, ge=0)
-    steps: PositiveInt = Field(description="Optimizer steps.")
-    micro_batch: PositiveInt = Field(32, description="Images per rank and forward pass.")
+    output: Annotated[Location, AfterValidator(_own_folder)] = Field(
+        description="Run folder: config, logs, grids, checkpoints, the exported network."
+    )
+    seed: Whole = Field(0, ge=0, lt=2**63)
+    steps: Steps = Field(description="Optimizer steps.")
+    micro_batch: Size = Field(32, description="Images per rank and forward pass.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     method: MethodConfig
     data: DataConfig
@@ -29,15 +45,15 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     engine: EngineConfig = EngineConfig()
     ema: EmaConfig = EmaConfig()
-    log_every: PositiveInt = Field(10, description="Steps between lines of metrics.jsonl.")
-    sample_every: PositiveInt = Field(100, description="Steps between sample grids.")
-    save_every: PositiveInt = Field(100, description="Steps between checkpoints.")
-    keep_checkpoints: PositiveInt = 2
+    log_every: Steps = Field(10, description="Steps between lines of metrics.jsonl.")
+    sample_every: Steps = Field(100, description="Steps between sample grids.")
+    save_every: Steps = Field(100, description="Steps between checkpoints.")
+    keep_checkpoints: Size = 2
     on_disk_full: Literal["stop", "continue"] = Field(
         "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
     )
-    watchdog_seconds: float = Field(
-        600, gt=0, allow_inf_nan=False, description="A rank that hangs at one place for so long ends the job."
+    watchdog_seconds: Number = Field(
+        600, gt=0, le=10**6, description="A rank that hangs at one place for so long ends the job."
     )
     resume: Literal["auto", "never"] = Field(
         "auto", description="`never` refuses a run folder that holds a checkpoint."
@@ -57,15 +73,25 @@ def load_config(path: Path, overrides: list[str] = []) -> TrainConfig:  # noqa: 
     Raises:
         ConfigError: the file is absent or not JSON, a key is unknown or a value invalid; names the place.
     """
-    try:
-        tree = json.loads(path.read_text())
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise ConfigError(f"config {path}: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"config {path} is not valid JSON: {error}") from None
+    tree = read_json(path, what="config", error=ConfigError)
     for override in overrides:
         _apply(tree, override)
-    return parse(tree, str(path))
+    config = parse(tree, shown(path))
+    _refuse_foreign(config.output)
+    return config
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raises ConfigError: `output` holds the `config.json` of something else, a weight folder perhaps."""
+    path = output / RESOLVED
+    if not path.is_file():
+        return
+    try:
+        found = read_json(path)
+    except UntrustedError:
+        return  # a damaged run's: resuming says what to do
+    if not {"output", "steps", "method", "data"} <= found.keys():
+        raise ConfigError(f"{output} is no run folder: no run wrote its {RESOLVED}; choose another output")
 
 
 def parse(tree: dict[str, Any], source: str) -> TrainConfig:
@@ -79,15 +105,15 @@ def parse(tree: dict[str, Any], source: str) -> TrainConfig:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override!r} is not of the form section.key=value")
+        raise ConfigError(f"--set {shown(override)!r} is not of the form section.key=value")
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
         child = node.setdefault(parent, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section")
+            raise ConfigError(f"--set {shown(override)!r}: {shown(parent)!r} is a value, not a section")
         node = child
     try:
-        node[last] = json.loads(text)
-    except json.JSONDecodeError:
+        node[last] = parse_json(text, source=key)
+    except UntrustedError:
         node[last] = text

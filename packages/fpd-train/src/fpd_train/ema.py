@@ -7,14 +7,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Share
 
 
 class EmaConfig(Config):
     """Averaging of the weights that are evaluated and exported."""
 
-    decay: float = Field(0.9999, ge=0, lt=1, description="Upper limit of the decay.")
-    warmup: bool = Field(
+    decay: Share = Field(0.9999, description="Upper limit of the decay.")
+    warmup: Flag = Field(
         True, description="Decay min(decay, (1+n)/(10+n)) after n updates: short runs forget their start."
     )
 

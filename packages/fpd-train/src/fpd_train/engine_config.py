@@ -3,32 +3,32 @@
 import math
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
-from fpd_core.config import Config
+from fpd_core.config import Config, Number, Share, Size, Steps, Whole
 
 
 class OptimizerConfig(Config):
     """AdamW and its learning-rate schedule."""
 
-    lr: PositiveFloat = Field(1e-5, description="Peak learning rate.")
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: PositiveFloat = 1e-8
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(100, ge=0, description="Linear warm-up, in optimizer steps.")
+    lr: Number = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Number = Field(1e-8, ge=1e-16, le=1)
+    weight_decay: Number = Field(0.0, ge=0, le=10)
+    warmup_steps: Whole = Field(100, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up; cosine ends at zero.")
-    clip: float = Field(1.0, ge=0, description="Global gradient norm limit; 0 switches clipping off.")
+    clip: Number = Field(1.0, ge=0, le=1e6, description="Global gradient norm limit; 0 switches clipping off.")
 
 
 class EngineConfig(Config):
     """How DeepSpeed runs a network."""
 
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="1 or 2 suits networks up to a billion parameters.")
+    zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
     precision: Literal["float32", "bfloat16"] = "float32"
-    accumulation: PositiveInt = Field(
+    accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss couples a batch, so prefer a larger micro-batch."
     )
-    max_skipped: PositiveInt = Field(20, description="Non-finite steps in a row after which training stops.")
+    max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
 
     @model_validator(mode="after")
     def _masters_exist(self) -> "EngineConfig":

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import timm
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Location, Whole, check_unique
 from fpd_core.containers import load_state, read_public
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.weights import RequiredFile, require, weight_file
@@ -27,15 +27,15 @@ class Dinov3Config(Config):
     """Features of the public weights; `fpd-train weights pull dinov3` fetches them."""
 
     name: Literal["dinov3"] = "dinov3"
-    blocks: tuple[Annotated[int, Field(ge=0, le=11)], ...] = Field(
-        (2, 5, 8, 11), min_length=1, description="Blocks to tap, counted from 0."
+    blocks: Annotated[tuple[Annotated[Whole, Field(ge=0, le=11)], ...], AfterValidator(check_unique)] = Field(
+        (2, 5, 8, 11), min_length=1, max_length=12, description="Blocks to tap, counted from 0."
     )
-    path: Path = Field(WEIGHTS.local, description="Weight file in timm's or transformers' naming.")
+    path: Location = Field(WEIGHTS.local, description="Weight file in timm's or transformers' naming.")
     weights: Literal["public", "synthetic"] = Field(
         "public", description="`synthetic` fills the network by formula, to prove and profile the path."
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of weights and activations.")
-    activation_checkpointing: bool = Field(False, description="Recompute blocks in backward: less memory, more time.")
+    activation_checkpointing: Flag = Field(False, description="Recompute blocks in backward: less memory, more time.")
 
     def required_files(self) -> list[RequiredFile]:
         """Published files this backbone needs."""

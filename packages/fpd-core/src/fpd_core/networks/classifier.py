@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.checkpoints import load_network
+from fpd_core.config import Classes, Config, Size
 
 
 class ClassifierConfig(Config):
     """Sizes of the convolutional classifier."""
 
-    num_classes: int = 10
-    widths: tuple[int, int, int] = (32, 64, 128)
-    feature_dim: int = 128
+    num_classes: Classes = 10
+    widths: tuple[Size, Size, Size] = (32, 64, 128)
+    feature_dim: Size = 128
 
 
 class Classifier(nn.Module):
@@ -47,9 +47,9 @@ def load_classifier(folder: str | Path) -> Classifier:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    classifier = Classifier(ClassifierConfig.model_validate(read_config(folder)["classifier"]))
-    load_strict(classifier, read_weights(folder), str(folder))
+    classifier = load_network(
+        Path(folder), "classifier", lambda sizes: Classifier(ClassifierConfig.model_validate(sizes))
+    )
     return classifier.eval().requires_grad_(False)
 
 

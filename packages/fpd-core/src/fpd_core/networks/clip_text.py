@@ -4,12 +4,13 @@ State-dict keys are open_clip's for the text tower of OpenAI's ViT-L/14-336.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import Config, ConfigError, Depth, Flag, Size, Whole, check_heads
 
 START_TOKEN, END_TOKEN = 49406, 49407
 
@@ -26,15 +27,20 @@ _PARTS = {
 class ClipTextConfig(Config):
     """Sizes; the defaults are OpenAI's ViT-L/14-336 (123,650,304 parameters)."""
 
-    context_len: int = 77
-    width: int = 768
-    depth: int = 12
-    num_heads: int = 12
-    projection_width: int = 768
+    context_len: Whole = Field(77, ge=2, le=2**16)
+    width: Size = 768
+    depth: Depth = 12
+    num_heads: Size = 12
+    projection_width: Size = 768
     # x * sigmoid(1.702 x), which OpenAI's weights were trained with; newer open_clip versions silently take GELU.
-    quick_gelu: bool = True
+    quick_gelu: Flag = True
     # MaskGen reads the states at padding positions and knows 0; transformers' tokenizer would write 49407.
-    pad_id: int = 0
+    pad_id: Whole = Field(0, ge=0, le=END_TOKEN)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        return self
 
 
 class TextFeatures(NamedTuple):

@@ -4,32 +4,38 @@ The embedding table holds K codes, the mask token, then rows nothing uses. The h
 """
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fpd_core.config import Config
+from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole, check_heads
 from fpd_core.networks.mmdit import JointBlock, Modulation, modulate
 
 
 class MaskGenConfig(Config):
     """Sizes; the defaults are the public MaskGen-L VQ (604,311,552 parameters, 256 px)."""
 
-    codebook_size: int = 8192
-    seq_len: int = 128
-    width: int = 1024
-    depth: int = 16
-    num_heads: int = 16
-    mlp_width: int = 4096
-    text_width: int = 768
-    pooled_width: int = 768
-    aesthetic_width: int = 256
+    codebook_size: Codes = 8192
+    seq_len: Size = 128
+    width: Size = 1024
+    depth: Depth = 16
+    num_heads: Size = 16
+    mlp_width: Size = 4096
+    text_width: Size = 768
+    pooled_width: Size = 768
+    aesthetic_width: Size = Field(256, multiple_of=2)
     # 1000 classes and a dropped class left over from class-conditional training.
-    unused_rows: int = 1001
+    unused_rows: Whole = Field(1001, ge=0, le=2**20)
     # Recompute blocks in the backward pass instead of keeping their activations.
-    checkpoint_activations: bool = False
+    checkpoint_activations: Flag = False
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        return self
 
     @property
     def mask_id(self) -> int:

@@ -4,24 +4,32 @@ One embedding table holds K image codes, then the mask token, then the classes, 
 the L image tokens followed by one class token; the output head is tied to the embeddings.
 """
 
+from typing import Self
+
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config
+from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_heads
 
 
 class MaskGitConfig(Config):
     """Sizes; the defaults are the public ImageNet-256 model (174,160,874 parameters)."""
 
-    codebook_size: int = 1024
-    num_classes: int = 1000
-    seq_len: int = 256
-    width: int = 768
-    depth: int = 24
+    codebook_size: Codes = 1024
+    num_classes: Classes = 1000
+    seq_len: Size = 256
+    width: Size = 768
+    depth: Depth = 24
     # Not recoverable from the weights: 8 or 12 heads load cleanly and give nonsense.
-    num_heads: int = 16
-    mlp_width: int = 3072
-    dropout: float = 0.1
+    num_heads: Size = 16
+    mlp_width: Size = 3072
+    dropout: Share = 0.1
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        return self
 
     @property
     def mask_id(self) -> int:

@@ -6,37 +6,49 @@ network: blocks and layers are compared with diffusers', which the official netw
 """
 
 import math
+from typing import Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fpd_core.config import Config
+from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole, check_heads
 from fpd_core.networks.mmdit import JointBlock, Rotation, SingleBlock
 
 
 class MeissonicConfig(Config):
     """Sizes; the defaults are the public 1024-px model (1,006,946,304 parameters)."""
 
-    codebook_size: int = 8192
+    codebook_size: Codes = 8192
     # Rows of the embedding table; the last one is the mask token.
-    vocabulary: int = 8256
+    vocabulary: Codes = 8256
     # Codes along one edge of the image; even.
-    side: int = 64
-    width: int = 1024
-    num_heads: int = 8
-    depth: int = 14
-    single_depth: int = 28
-    mlp_width: int = 4096
-    text_width: int = 1024
-    pooled_width: int = 1024
-    num_micro: int = 5
-    sinusoid_width: int = 256
+    side: Whole = Field(64, ge=2, le=256, multiple_of=2)
+    width: Size = 1024
+    num_heads: Size = 8
+    depth: Depth = 14
+    single_depth: Depth = 28
+    mlp_width: Size = 4096
+    text_width: Size = 1024
+    pooled_width: Size = 1024
+    num_micro: Size = 5
+    sinusoid_width: Size = Field(256, multiple_of=2)
     # Channels of a head that turn with text position, row and column; they sum to the head size.
-    rotary_widths: tuple[int, int, int] = (16, 56, 56)
+    rotary_widths: tuple[Size, Size, Size] = (16, 56, 56)
     # Recompute blocks in the backward pass instead of keeping their activations.
-    checkpoint_activations: bool = False
+    checkpoint_activations: Flag = False
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        head = self.width // self.num_heads
+        if sum(self.rotary_widths) != head or any(width % 2 for width in self.rotary_widths):
+            raise ValueError(f"rotary_widths {self.rotary_widths} must be even and sum to the head size {head}")
+        if self.vocabulary <= self.codebook_size:
+            raise ValueError(f"vocabulary {self.vocabulary} must exceed codebook_size {self.codebook_size}")
+        return self
 
     @property
     def mask_id(self) -> int:

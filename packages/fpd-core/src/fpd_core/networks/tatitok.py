@@ -3,31 +3,40 @@
 State-dict keys equal those of the public checkpoints. Images are in [0, 1], in and out.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config
+from fpd_core.config import Codes, Config, Depth, Size, check_heads
 from fpd_core.networks.codebook import Codebook
 
 
 class TaTiTokConfig(Config):
     """Sizes; the defaults are the public BL128 VQ tokenizer (391,046,292 parameters, 256 px)."""
 
-    codebook_size: int = 8192
-    code_dim: int = 64
-    seq_len: int = 128
-    image_size: int = 256
-    patch_size: int = 16
-    encoder_width: int = 768
-    encoder_depth: int = 12
-    encoder_heads: int = 12
-    decoder_width: int = 1024
-    decoder_depth: int = 24
-    decoder_heads: int = 16
-    text_width: int = 768
-    text_len: int = 77
+    codebook_size: Codes = 8192
+    code_dim: Size = 64
+    seq_len: Size = 128
+    image_size: Size = 256
+    patch_size: Size = 16
+    encoder_width: Size = 768
+    encoder_depth: Depth = 12
+    encoder_heads: Size = 12
+    decoder_width: Size = 1024
+    decoder_depth: Depth = 24
+    decoder_heads: Size = 16
+    text_width: Size = 768
+    text_len: Size = 77
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        check_heads(self.encoder_width, self.encoder_heads, "encoder_heads")
+        check_heads(self.decoder_width, self.decoder_heads, "decoder_heads")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"patch_size {self.patch_size} does not divide image_size {self.image_size}")
+        return self
 
     @property
     def side(self) -> int:

@@ -1,22 +1,25 @@
 """Convolutional VQ tokenizer of the bundled small world: images <-> an 8x8 grid of codes."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.checkpoints import load_network
+from fpd_core.config import Codes, Config, Size
+
+_Width = Annotated[Size, Field(multiple_of=8)]  # group norms have eight groups
 
 
 class VqTokenizerConfig(Config):
     """Sizes of the tokenizer."""
 
-    codebook_size: int = Field(256, gt=1, description="K, number of codes.")
-    code_dim: int = Field(16, gt=0, description="d, channels per code.")
-    widths: tuple[int, int, int] = Field(
+    codebook_size: Codes = Field(256, description="K, number of codes.")
+    code_dim: Size = Field(16, description="d, channels per code.")
+    widths: tuple[_Width, _Width, _Width] = Field(
         (24, 48, 96), description="Channels at full, half and quarter resolution, multiples of 8."
     )
 
@@ -98,7 +101,7 @@ def load_tokenizer(folder: str | Path) -> VqTokenizer:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    tokenizer = VqTokenizer(VqTokenizerConfig.model_validate(read_config(folder)["tokenizer"]))
-    load_strict(tokenizer, read_weights(folder), str(folder))
+    tokenizer = load_network(
+        Path(folder), "tokenizer", lambda sizes: VqTokenizer(VqTokenizerConfig.model_validate(sizes))
+    )
     return tokenizer.eval().requires_grad_(False)

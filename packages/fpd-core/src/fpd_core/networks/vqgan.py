@@ -4,25 +4,26 @@ Images are in [-1, 1] here, as the public weights expect; teachers map to [0, 1]
 """
 
 import itertools
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.config import Config
+from fpd_core.config import Codes, Config, Depth, Size, Whole
 from fpd_core.networks.codebook import Codebook
 
 
 class VqGanConfig(Config):
     """Sizes; the defaults are the public ImageNet model (72,141,699 parameters, 256 px <-> 16x16 codes)."""
 
-    codebook_size: int = 1024
-    code_dim: int = 256
-    channels: int = 128
+    codebook_size: Codes = 1024
+    code_dim: Size = 256
+    channels: Size = Field(128, multiple_of=32)
     # Level 0 is full resolution; each further level halves it.
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    num_blocks: int = 2
+    multipliers: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=8)
+    num_blocks: Depth = 2
 
     @property
     def widths(self) -> list[int]:

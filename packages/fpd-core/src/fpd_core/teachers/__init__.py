@@ -58,7 +58,12 @@ def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Teacher:
-    """Untrained modules of the family that wrote `architecture`. Raises ConfigError: unknown family."""
+    """Untrained modules of the family that wrote `architecture`.
+
+    Raises:
+        ConfigError: unknown family.
+        ValidationError: sizes that make no sense.
+    """
     return _family(str(architecture.get("name")))[1].from_architecture(architecture)
 
 

@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
+from fpd_core.checkpoints import load_network
 from fpd_core.conditioning import Condition
+from fpd_core.config import Config, Location, check_codes
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
 from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 
-IMAGE_SIZE = 32
+IMAGE_SIZE, SEQ_LEN = 32, 64
 CLASSES = (
     *("t-shirt", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
@@ -25,7 +26,22 @@ class FashionConfig(TeacherConfig):
     """Where the trained teacher lies."""
 
     name: Literal["fashion"] = "fashion"
-    path: Path = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
+    path: Location = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
+
+
+class FashionArchitecture(Config):
+    """Sizes of transformer and tokenizer."""
+
+    name: Literal["fashion"] = "fashion"
+    network: MaskGitConfig
+    tokenizer: VqTokenizerConfig
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        check_codes(self.network.codebook_size, self.tokenizer.codebook_size)
+        if self.network.seq_len != SEQ_LEN:
+            raise ValueError(f"network.seq_len must be {SEQ_LEN}, the tokenizer's 8 x 8 codes")
+        return self
 
 
 class FashionTeacher(ClassConditionalTeacher):
@@ -43,24 +59,16 @@ class FashionTeacher(ClassConditionalTeacher):
     @classmethod
     def load(cls, config: FashionConfig) -> "FashionTeacher":
         """The trained teacher. Raises CheckpointError: the folder is absent, damaged or of another family."""
-        teacher = cls.from_architecture(read_config(config.path)["architecture"])
-        load_strict(teacher, read_weights(config.path), str(config.path))
-        return teacher
+        return load_network(config.path, "architecture", cls.from_architecture)
 
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "FashionTeacher":
-        return cls(
-            MaskGit(MaskGitConfig.model_validate(architecture["network"])),
-            VqTokenizer(VqTokenizerConfig.model_validate(architecture["tokenizer"])),
-        )
+        sizes = FashionArchitecture.model_validate(architecture)
+        return cls(MaskGit(sizes.network), VqTokenizer(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)
-        return {
-            "name": "fashion",
-            "network": self.network.config.model_dump(),
-            "tokenizer": self.tokenizer.config.model_dump(),
-        }
+        return FashionArchitecture(network=self.network.config, tokenizer=self.tokenizer.config).model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

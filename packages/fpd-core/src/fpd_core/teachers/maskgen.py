@@ -1,14 +1,14 @@
 """MaskGen-L (VQ), text to image at 256 px: 128 one-dimensional TA-TiTok codes decoded with the help of the caption."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition, TextCondition
+from fpd_core.config import Config, Flag, Location, Number, check_codes
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
@@ -21,16 +21,19 @@ from fpd_core.weights import RequiredFile, require, weight_file
 TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("transformer", "tokenizer", "text_encoder"))
 
 
+Score = Annotated[Number, Field(ge=0, le=10)]  # LAION's aesthetic scale
+
+
 class MaskGenTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgen` fetches them."""
 
     name: Literal["maskgen"] = "maskgen"
-    transformer: Path = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
-    tokenizer: Path = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
-    text_encoder: Path = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
-    quick_gelu: bool = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
-    aesthetic_score: float = Field(6.5, description="Micro-condition of both guidance branches, and of the student.")
-    checkpoint_activations: bool = Field(False, description="Recompute the student's blocks in backward.")
+    transformer: Location = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
+    tokenizer: Location = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
+    text_encoder: Location = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
+    quick_gelu: Flag = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
+    aesthetic_score: Score = Field(6.5, description="Micro-condition of both guidance branches, and of the student.")
+    checkpoint_activations: Flag = Field(False, description="Recompute the student's blocks in backward.")
     weights: Literal["public", "synthetic"] = Field(
         "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
     )
@@ -41,6 +44,32 @@ class MaskGenTeacherConfig(TeacherConfig):
             return []
         places = ((self.transformer, TRANSFORMER), (self.tokenizer, TOKENIZER), (self.text_encoder, TEXT))
         return [RequiredFile(path, file) for path, file in places]
+
+
+class MaskGenArchitecture(Config):
+    """Sizes of transformer, tokenizer and text tower, and the score that the student was trained with."""
+
+    name: Literal["maskgen"] = "maskgen"
+    network: MaskGenConfig
+    tokenizer: TaTiTokConfig
+    text: ClipTextConfig
+    aesthetic_score: Score
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        network, tokenizer, text = self.network, self.tokenizer, self.text
+        check_codes(network.codebook_size, tokenizer.codebook_size)
+        pairs = {
+            "seq_len of network and tokenizer": (network.seq_len, tokenizer.seq_len),
+            "network.text_width and text.width": (network.text_width, text.width),
+            "network.pooled_width and text.projection_width": (network.pooled_width, text.projection_width),
+            "tokenizer.text_width and text.width": (tokenizer.text_width, text.width),
+            "tokenizer.text_len and text.context_len": (tokenizer.text_len, text.context_len),
+        }
+        for what, (a, b) in pairs.items():
+            if a != b:
+                raise ValueError(f"{what} differ: {a} and {b}")
+        return self
 
 
 class MaskGenTeacher(TextConditionalTeacher):
@@ -93,22 +122,17 @@ class MaskGenTeacher(TextConditionalTeacher):
 
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGenTeacher":
-        return cls(
-            MaskGen(MaskGenConfig.model_validate(architecture["network"])),
-            TaTiTok(TaTiTokConfig.model_validate(architecture["tokenizer"])),
-            ClipText(ClipTextConfig.model_validate(architecture["text"])),
-            float(architecture["aesthetic_score"]),
-        )
+        sizes = MaskGenArchitecture.model_validate(architecture)
+        return cls(MaskGen(sizes.network), TaTiTok(sizes.tokenizer), ClipText(sizes.text), sizes.aesthetic_score)
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGen)
-        return {
-            "name": "maskgen",
-            "network": self.network.config.model_dump(),
-            "tokenizer": self.tokenizer.config.model_dump(),
-            "text": self.text.config.model_dump(),
-            "aesthetic_score": self.aesthetic_score,
-        }
+        return MaskGenArchitecture(
+            network=self.network.config,
+            tokenizer=self.tokenizer.config,
+            text=self.text.config,
+            aesthetic_score=self.aesthetic_score,
+        ).model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

@@ -1,13 +1,14 @@
 """MaskGIT v1 on ImageNet 256 (Besnier and Chen): 1000 classes, 16x16 codes of the taming-transformers VQGAN."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from math import isqrt
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
+from fpd_core.config import Config, Location, check_codes
 from fpd_core.containers import load_public
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic
@@ -23,8 +24,8 @@ class MaskGitTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull maskgit` fetches them."""
 
     name: Literal["maskgit"] = "maskgit"
-    transformer: Path = Field(TRANSFORMER.local, description="MaskGIT_ImageNet_256.pth")
-    tokenizer: Path = Field(TOKENIZER.local, description="VQGAN checkpoint (last.ckpt)")
+    transformer: Location = Field(TRANSFORMER.local, description="MaskGIT_ImageNet_256.pth")
+    tokenizer: Location = Field(TOKENIZER.local, description="VQGAN checkpoint (last.ckpt)")
     weights: Literal["public", "synthetic"] = Field(
         "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
     )
@@ -34,6 +35,21 @@ class MaskGitTeacherConfig(TeacherConfig):
         if self.weights == "synthetic":
             return []
         return [RequiredFile(self.transformer, TRANSFORMER), RequiredFile(self.tokenizer, TOKENIZER)]
+
+
+class MaskGitArchitecture(Config):
+    """Sizes of transformer and tokenizer."""
+
+    name: Literal["maskgit"] = "maskgit"
+    network: MaskGitConfig
+    tokenizer: VqGanConfig
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        check_codes(self.network.codebook_size, self.tokenizer.codebook_size)
+        if isqrt(self.network.seq_len) ** 2 != self.network.seq_len:
+            raise ValueError(f"network.seq_len {self.network.seq_len} is not the codes of a square")
+        return self
 
 
 class MaskGitTeacher(ClassConditionalTeacher):
@@ -65,18 +81,12 @@ class MaskGitTeacher(ClassConditionalTeacher):
 
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGitTeacher":
-        return cls(
-            MaskGit(MaskGitConfig.model_validate(architecture["network"])),
-            VqGan(VqGanConfig.model_validate(architecture["tokenizer"])),
-        )
+        sizes = MaskGitArchitecture.model_validate(architecture)
+        return cls(MaskGit(sizes.network), VqGan(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)
-        return {
-            "name": "maskgit",
-            "network": self.network.config.model_dump(),
-            "tokenizer": self.tokenizer.config.model_dump(),
-        }
+        return MaskGitArchitecture(network=self.network.config, tokenizer=self.tokenizer.config).model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

@@ -1,22 +1,21 @@
 """Meissonic, text to image at 1024 px: 64x64 codes of a diffusers VQModel, captions read by OpenCLIP ViT-H/14."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, TextCondition
-from fpd_core.config import ConfigError
+from fpd_core.config import Codes, Config, ConfigError, Depth, Flag, Location, Number, Size, check_codes, explain
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import END_TOKEN, ClipText, ClipTextConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
 from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
 from fpd_core.teachers.text_conditional import TextConditionalTeacher
+from fpd_core.untrusted import read_json
 from fpd_core.weights import RequiredFile, require, weight_file
 
 TRANSFORMER, TOKENIZER, TOKENIZER_CONFIG, TEXT = (
@@ -30,11 +29,11 @@ class MeissonicTeacherConfig(TeacherConfig):
     """The public files; `fpd-train weights pull meissonic` fetches them."""
 
     name: Literal["meissonic"] = "meissonic"
-    transformer: Path = Field(TRANSFORMER.local, description="transformer/diffusion_pytorch_model.safetensors")
-    tokenizer: Path = Field(TOKENIZER.local, description="vqvae/diffusion_pytorch_model.safetensors")
-    tokenizer_config: Path = Field(TOKENIZER_CONFIG.local, description="vqvae/config.json")
-    text_encoder: Path = Field(TEXT.local, description="text_encoder/model.safetensors")
-    checkpoint_activations: bool = Field(False, description="Recompute the student's blocks in backward.")
+    transformer: Location = Field(TRANSFORMER.local, description="transformer/diffusion_pytorch_model.safetensors")
+    tokenizer: Location = Field(TOKENIZER.local, description="vqvae/diffusion_pytorch_model.safetensors")
+    tokenizer_config: Location = Field(TOKENIZER_CONFIG.local, description="vqvae/config.json")
+    text_encoder: Location = Field(TEXT.local, description="text_encoder/model.safetensors")
+    checkpoint_activations: Flag = Field(False, description="Recompute the student's blocks in backward.")
 
     def required_files(self) -> list[RequiredFile]:
         """Published files this teacher needs."""
@@ -46,18 +45,76 @@ class MeissonicTeacherConfig(TeacherConfig):
         ]
 
 
-def vq_model(config: Mapping[str, Any]) -> Any:
+_Channels = Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)]
+
+
+class VqModelConfig(Config):
+    """A `vqvae/config.json`: the arguments of diffusers' VQModel, with its defaults."""
+
+    in_channels: Size = 3
+    out_channels: Size = 3
+    down_block_types: tuple[Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"], ...] = ("DownEncoderBlock2D",)
+    up_block_types: tuple[Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"], ...] = ("UpDecoderBlock2D",)
+    block_out_channels: _Channels = (64,)
+    layers_per_block: Depth = 1
+    act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = "silu"
+    latent_channels: Size = 3
+    sample_size: Size = 32
+    num_vq_embeddings: Codes = 256
+    norm_num_groups: Size = 32
+    vq_embed_dim: Size | None = None
+    scaling_factor: Number = Field(0.18215, gt=0, le=1e3)
+    norm_type: Literal["group", "spatial"] = "group"
+    mid_block_add_attention: Flag = True
+    lookup_from_codebook: Flag = False
+    force_upcast: Flag = False
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> Self:
+        levels = len(self.block_out_channels)
+        if len(self.down_block_types) != levels or len(self.up_block_types) != levels:
+            raise ValueError(f"down_block_types and up_block_types must name {levels} blocks, as block_out_channels")
+        if any(width % self.norm_num_groups for width in self.block_out_channels):
+            raise ValueError(f"norm_num_groups {self.norm_num_groups} does not divide all block_out_channels")
+        return self
+
+
+class MeissonicArchitecture(Config):
+    """Sizes of transformer, tokenizer and text tower."""
+
+    name: Literal["meissonic"] = "meissonic"
+    network: MeissonicConfig
+    tokenizer: VqModelConfig
+    text: ClipTextConfig
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        check_codes(self.network.codebook_size, self.tokenizer.num_vq_embeddings)
+        wanted = (self.network.text_width, self.network.pooled_width)
+        found = (self.text.width, self.text.projection_width)
+        if wanted != found:
+            raise ValueError(f"the network reads text features of widths {wanted}, the text tower makes {found}")
+        return self
+
+
+def vq_model(arguments: Mapping[str, Any]) -> Any:
     """diffusers' VQModel of a `vqvae/config.json`; its annotations hide that it is a module.
 
     Raises:
         ConfigError: diffusers is not installed.
+        ValidationError: arguments that make no sense.
     """
     try:
         from diffusers import VQModel
     except ModuleNotFoundError:
         raise ConfigError("Meissonic's tokenizer needs diffusers: pip install 'fpd-core[meissonic]'") from None
     build: Callable[..., Any] = VQModel
-    return build(**{k: v for k, v in config.items() if not k.startswith("_")})
+    return build(**_vq_config(arguments).model_dump())
+
+
+def _vq_config(arguments: Mapping[str, Any]) -> VqModelConfig:
+    """Without what diffusers notes of itself, such as `_class_name`."""
+    return VqModelConfig.model_validate({key: value for key, value in arguments.items() if not key.startswith("_")})
 
 
 class MeissonicTeacher(TextConditionalTeacher):
@@ -79,11 +136,11 @@ class MeissonicTeacher(TextConditionalTeacher):
         """The public teacher. Raises CheckpointError: a file is absent, damaged or not this model."""
         require(config.required_files())
         try:
-            tokenizer_config = json.loads(config.tokenizer_config.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{config.tokenizer_config} is not valid JSON: {error}") from None
+            tokenizer = vq_model(read_json(config.tokenizer_config, error=CheckpointError))
+        except ValidationError as error:
+            raise explain(error, str(config.tokenizer_config)) from None
         network = Meissonic(MeissonicConfig(checkpoint_activations=config.checkpoint_activations))
-        teacher = cls(network, vq_model(tokenizer_config), ClipText(VIT_H_14))
+        teacher = cls(network, tokenizer, ClipText(VIT_H_14))
         load_public(teacher.network, config.transformer)
         load_public(teacher.tokenizer, config.tokenizer)
         load_public(teacher.text, config.text_encoder)
@@ -91,20 +148,14 @@ class MeissonicTeacher(TextConditionalTeacher):
 
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "MeissonicTeacher":
-        return cls(
-            Meissonic(MeissonicConfig.model_validate(architecture["network"])),
-            vq_model(architecture["tokenizer"]),
-            ClipText(ClipTextConfig.model_validate(architecture["text"])),
-        )
+        sizes = MeissonicArchitecture.model_validate(architecture)
+        return cls(Meissonic(sizes.network), vq_model(sizes.tokenizer.model_dump()), ClipText(sizes.text))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, Meissonic)
-        return {
-            "name": "meissonic",
-            "network": self.network.config.model_dump(),
-            "tokenizer": {k: v for k, v in self.tokenizer.config.items() if not k.startswith("_")},
-            "text": self.text.config.model_dump(),
-        }
+        return MeissonicArchitecture(
+            network=self.network.config, tokenizer=_vq_config(self.tokenizer.config), text=self.text.config
+        ).model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

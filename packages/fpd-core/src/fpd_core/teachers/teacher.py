@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Guidance, Number, Temperature
 from fpd_core.schedules import RevealRule, Schedule, progress_at
 from fpd_core.weights import RequiredFile
 
@@ -31,14 +31,16 @@ class SamplerConfig(Config):
     Progress runs from 0 (all masked) to 1; guidance and softmax temperature may move with it.
     """
 
-    guidance_scale: float = Field(2.0, description="g of u + g (c - u), at the last step; 1 is no guidance.")
-    guidance_start: float | None = Field(None, description="g at progress 0; by default the scale is constant.")
+    guidance_scale: Guidance = Field(2.0, description="g of u + g (c - u), at the last step; 1 is no guidance.")
+    guidance_start: Guidance | None = Field(None, description="g at progress 0; by default the scale is constant.")
     guidance_ramp: Literal["linear", "cosine"] = Field("linear", description="How g moves from start to end.")
-    softmax_temperature: float = Field(1.0, gt=0, description="Divides the guided logits, at the last step.")
-    softmax_temperature_start: float | None = Field(None, gt=0, description="At progress 0; by default constant.")
+    softmax_temperature: Temperature = Field(1.0, description="Divides the guided logits, at the last step.")
+    softmax_temperature_start: Temperature | None = Field(None, description="At progress 0; by default constant.")
     confidence: Literal["probability", "logit"] = Field("probability", description="What ranks the drawn tokens.")
-    confidence_temperature: float = Field(4.5, ge=0, description="Gumbel noise on the ranking; falls linearly to 0.")
-    annealed_draws: bool = Field(
+    confidence_temperature: Number = Field(
+        4.5, ge=0, le=1e3, description="Gumbel noise on the ranking; falls linearly to 0."
+    )
+    annealed_draws: Flag = Field(
         False, description="Draw tokens at the temperature of the ranking noise, greedily at its end; else at 1."
     )
     first_progress: Literal["zero", "one_step"] = Field(
@@ -154,7 +156,11 @@ class Teacher(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> Self:
-        """Modules with untrained weights, for loading a state dict."""
+        """Modules with untrained weights, for loading a state dict; also called on the meta device.
+
+        Raises:
+            ValidationError: sizes that make no sense.
+        """
 
     def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.

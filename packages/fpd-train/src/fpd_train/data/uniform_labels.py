@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from fpd_core.conditioning import ClassCondition
-from fpd_core.config import Config
+from fpd_core.config import Classes, Config
 from fpd_train.batch import Batch
 from fpd_train.seeds import seeded
 
@@ -16,7 +16,7 @@ class UniformLabels(Config):
     """No files: labels are uniform over the classes."""
 
     name: Literal["uniform_labels"] = "uniform_labels"
-    num_classes: int = Field(gt=0, description="Labels run from 0 to num_classes - 1.")
+    num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
 
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
         position = start

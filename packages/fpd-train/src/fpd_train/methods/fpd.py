@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fpd_core.config import Config, nearest
+from fpd_core.config import Config, Flag, Size, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
@@ -35,12 +35,14 @@ class FpdConfig(Config):
     teacher: AnyTeacherConfig = FashionConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     lift: LiftConfig = LiftConfig()
-    drafts_per_condition: int = Field(1, gt=0, description="Images per condition in a batch; 1 as in the paper.")
+    drafts_per_condition: Size = Field(1, description="Images per condition in a batch; 1 as in the paper.")
     frozen: tuple[Part, ...] | None = Field(
-        None, description="Student parts that keep the teacher's weights; by default all that the family names."
+        None,
+        max_length=3,
+        description="Student parts that keep the teacher's weights; by default all that the family names.",
     )
-    gather: bool = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
-    grid_images: int = Field(60, gt=0, description="Images in each sample grid, ten to a row.")
+    gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
+    grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
 
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fpd_core.checkpoints import cast, save_folder
 from fpd_core.conditioning import ClassCondition
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Whole
 from fpd_core.networks.classifier import Classifier, ClassifierConfig, accuracy
 from fpd_train.batch import Batch
 from fpd_train.methods.interface import Forward, Parts, Report
@@ -24,8 +24,8 @@ class ClassifierTraining(Config):
 
     name: Literal["classifier"] = "classifier"
     classifier: ClassifierConfig = ClassifierConfig()
-    shift: int = Field(2, ge=0, description="Random translation in pixels, zero filled.")
-    flip: bool = True
+    shift: Whole = Field(2, ge=0, le=64, description="Random translation in pixels, zero filled.")
+    flip: Flag = True
 
 
 class ClassifierMethod:
@@ -75,7 +75,7 @@ class ClassifierMethod:
         return {"accuracy": sum(score * count for score, count in scores) / seen}
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
-        config = {"format_version": 1, "classifier": self._config.classifier.model_dump()}
+        config = {"classifier": self._config.classifier.model_dump()}
         save_folder(folder, config, cast(averaged["classifier"].state_dict(), torch.float32), card)
 
 

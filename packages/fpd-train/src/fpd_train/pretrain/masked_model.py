@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fpd_core.checkpoints import cast, save_folder
 from fpd_core.conditioning import ClassCondition
-from fpd_core.config import Config
+from fpd_core.config import Config, Location, Number, Share
 from fpd_core.masking import remask
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import load_tokenizer
@@ -31,12 +31,14 @@ class MaskedModelTraining(Config):
     """A class-conditional masked transformer over the codes of a trained tokenizer."""
 
     name: Literal["masked_model"] = "masked_model"
-    tokenizer: Path = Field(Path("assets/fashion/tokenizer"), description="Weight folder of the tokenizer.")
+    tokenizer: Location = Field(Path("assets/fashion/tokenizer"), description="Weight folder of the tokenizer.")
     network: MaskGitConfig
     schedule: Schedule = Field("arccos", description="Law of the masked share.")
-    class_dropout: float = Field(0.1, ge=0, lt=1, description="Share of conditions replaced by the null condition.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="MaskGIT v1 uses 0.1; it blurs one-step sampling.")
-    visible_weight: float = Field(0.0, ge=0, description="Weight of visible positions in the loss; MaskGIT v1 uses 1.")
+    class_dropout: Share = Field(0.1, description="Share of conditions replaced by the null condition.")
+    label_smoothing: Share = Field(0.0, description="MaskGIT v1 uses 0.1; it blurs one-step sampling.")
+    visible_weight: Number = Field(
+        0.0, ge=0, le=1e3, description="Weight of visible positions in the loss; MaskGIT v1 uses 1."
+    )
 
 
 class MaskedModelMethod:
@@ -109,7 +111,7 @@ class MaskedModelMethod:
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher = self._teacher(averaged["teacher"])
-        config = {"format_version": 1, "architecture": teacher.architecture()}
+        config = {"architecture": teacher.architecture()}
         save_folder(folder, config, cast(teacher.state_dict(), torch.float16), card)
 
     def _teacher(self, network: nn.Module) -> FashionTeacher:

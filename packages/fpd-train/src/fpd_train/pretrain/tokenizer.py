@@ -12,7 +12,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.checkpoints import cast, save_folder
-from fpd_core.config import Config
+from fpd_core.config import Config, Number
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_train.batch import Batch
 from fpd_train.methods.interface import Forward, Parts, Report
@@ -25,11 +25,13 @@ class TokenizerTraining(Config):
 
     name: Literal["tokenizer"] = "tokenizer"
     tokenizer: VqTokenizerConfig = VqTokenizerConfig()
-    perceptual_weight: float = Field(0.2, ge=0, description="Weight of feature distances; sharpens what L1 blurs.")
-    commitment_weight: float = Field(0.25, ge=0)
-    codebook_decay: float = Field(0.99, gt=0, lt=1, description="The codebook follows its latents by this average.")
-    dead_code_threshold: float = Field(
-        2.0, ge=0, description="Codes used less often than this per batch are moved onto live latents."
+    perceptual_weight: Number = Field(
+        0.2, ge=0, le=1e3, description="Weight of feature distances; sharpens what L1 blurs."
+    )
+    commitment_weight: Number = Field(0.25, ge=0, le=1e3)
+    codebook_decay: Number = Field(0.99, gt=0, lt=1, description="The codebook follows its latents by this average.")
+    dead_code_threshold: Number = Field(
+        2.0, ge=0, le=1e6, description="Codes used less often than this per batch are moved onto live latents."
     )
 
 
@@ -112,7 +114,7 @@ class TokenizerMethod:
         return {"l1": float(torch.stack(l1).mean()), "psnr_db": float(psnr), "codes_in_use": float(len(used))}
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
-        config = {"format_version": 1, "tokenizer": self._config.tokenizer.model_dump()}
+        config = {"tokenizer": self._config.tokenizer.model_dump()}
         save_folder(folder, config, cast(self._finished(averaged).state_dict(), torch.float16), card)
 
     def _finished(self, averaged: Mapping[str, nn.Module]) -> VqTokenizer:

@@ -1,0 +1,11 @@
+"""The one place where files from outside are opened: regular files, of bounded size and known kind, running nothing.
+
+What others made, or what lay on a disk that may be damaged, is read through here: configs and other JSON, images
+(`images.py`), arrays (`arrays.py`), archives (`archives.py`). Weight files are for `containers.py`. Every refusal is
+one sentence that names the file and the limit.
+"""
+
+from fpd_core.untrusted.files import UntrustedError, open_regular, read_bytes, shown
+from fpd_core.untrusted.json_files import parse_json, parse_object, read_json
+
+__all__ = ["UntrustedError", "open_regular", "parse_json", "parse_object", "read_bytes", "read_json", "shown"]

@@ -1,0 +1,66 @@
+"""Opening files that fpd did not write: regular files only, no more bytes than a named limit."""
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+Failure = type[ValueError]
+_SHOWN = 200  # characters of outside text in a message
+
+
+class UntrustedError(ValueError):
+    """A file from outside is absent or not what it should be; the message names it."""
+
+
+def shown(text: object) -> str:
+    """Outside text fit for a message: one line, no control characters, not endless."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: _SHOWN + 1])
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+def open_regular(path: Path, *, error: Failure = UntrustedError) -> BinaryIO:
+    """Open a regular file for reading. A FIFO would hang, a device may act or never end.
+
+    Raises:
+        error: absent, unreadable, or a folder, FIFO, socket or device.
+    """
+    try:
+        _refuse_unless_regular(os.stat(path).st_mode, path, error)
+        # Whatever takes the file's place meanwhile neither hangs nor passes.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as cause:
+        raise error(f"{shown(path)}: {cause.strerror}") from None
+    except ValueError as cause:
+        raise cause if isinstance(cause, error) else error(f"{shown(path)} is no path: {cause}") from None
+    try:
+        _refuse_unless_regular(os.fstat(file.fileno()).st_mode, path, error)
+    except error:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_unless_regular(mode: int, path: Path, error: Failure) -> None:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    if not stat.S_ISREG(mode):
+        raise error(f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+
+
+def read_bytes(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> bytes:
+    """A file's content.
+
+    Args:
+        limit: bytes it may have at most; `name` is what the limit is called.
+
+    Raises:
+        error: see `open_regular`; or the file is larger.
+    """
+    with open_regular(path, error=error) as file:
+        try:
+            content = file.read(limit + 1)
+        except OSError as cause:
+            raise error(f"{shown(path)}: {cause.strerror}") from None
+    if len(content) > limit:
+        raise error(f"{shown(path)} has more than {limit} bytes ({name})")
+    return content

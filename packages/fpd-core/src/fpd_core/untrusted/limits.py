@@ -1,0 +1,15 @@
+"""How much of a file from outside fpd reads. Every message about a limit names it; `SECURITY.md` lists them."""
+
+MIB = 2**20
+
+JSON_BYTES = 16 * MIB
+JSON_DEPTH = 64  # nested lists and objects
+
+IMAGE_BYTES = 256 * MIB  # as stored
+IMAGE_PIXELS = 64 * MIB  # 8192 x 8192
+
+ARRAY_BYTES = 1024 * MIB  # one array that is read whole, of an .npz file
+ARRAYS_PER_FILE = 64
+
+ARCHIVE_BYTES = 2 * 1024 * MIB  # a tar shard or a gzipped file after decompression, held in memory
+CAPTION_BYTES = 2**16  # one line of a captions file
