@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from fpd_train.config_tree import read_tree
+from fpd_train.devices import require_device, require_driver
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
@@ -77,10 +79,12 @@ def run_command(
     survive_broken_output()
     del local_rank  # appended by the deepspeed launcher; the environment says the same
 
-    from fpd_train.config import load_config
-    from fpd_train.devices import require_device
+    overrides = _with_weights(set_, synthetic_weights)
+    require_driver(read_tree(config, overrides).get("device"))
 
-    loaded = load_config(config, _with_weights(set_, synthetic_weights))
+    from fpd_train.config import load_config
+
+    loaded = load_config(config, overrides)
     require_device(loaded.device)
 
     from fpd_train.trainer import run
