@@ -21,7 +21,8 @@ from torch import distributed as dist
 
 from fpd_core import atomic
 from fpd_core.checkpoints import load_strict
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import Config, ConfigError, explain
+from fpd_core.untrusted import open_regular, read_json
 from fpd_train import manifest
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine
@@ -234,11 +235,9 @@ def _write_own(folder: Path, state: State, emas: Mapping[str, Ema]) -> list[Path
 def _read_state(folder: Path) -> State:
     path = folder / STATE
     try:
-        return State.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        return State.model_validate(read_json(path))
     except ValidationError as error:
-        raise ValueError(f"{path} is damaged: {error.errors()[0]['msg']}") from None
+        raise explain(error, str(path)) from None
 
 
 def _read_ahead(folder: Path, engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> None:
@@ -247,6 +246,7 @@ def _read_ahead(folder: Path, engines: Mapping[str, Engine], emas: Mapping[str, 
         engine.read(folder / name)
         path = folder / f"{name}.ema.safetensors"
         try:
+            open_regular(path).close()
             load_strict(emas[name].module, safetensors.torch.load_file(path), str(path))
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{path} is absent or damaged: {error}") from None
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None

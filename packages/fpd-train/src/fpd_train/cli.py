@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_train.errors import Exit, Interrupted, NonFiniteError, RankError
+from fpd_train.config_tree import read_tree
+from fpd_train.devices import require_device, require_driver
+from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import doctor_command, weights_app
@@ -77,10 +79,12 @@ def run_command(
     survive_broken_output()
     del local_rank  # appended by the deepspeed launcher; the environment says the same
 
-    from fpd_train.config import load_config
-    from fpd_train.devices import require_device
+    overrides = _with_weights(set_, synthetic_weights)
+    require_driver(read_tree(config, overrides).get("device"))
 
-    loaded = load_config(config, _with_weights(set_, synthetic_weights))
+    from fpd_train.config import load_config
+
+    loaded = load_config(config, overrides)
     require_device(loaded.device)
 
     from fpd_train.trainer import run
@@ -161,10 +165,10 @@ def _command_line() -> str:
 def _report(error: BaseException) -> int:
     """Print one message for the person at the terminal and choose the exit code.
 
-    Rank 0 speaks for all, unless it may be the one that is gone.
+    Rank 0 speaks for all, unless it may be the one that is gone, or a rank's own share of the data is at fault.
     """
     rank = os.environ.get("RANK", "0")
-    quiet = rank != "0" and not isinstance(error, RankError)
+    quiet = rank != "0" and not isinstance(error, RankError | DataError)
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     if isinstance(error, Interrupted):
         console.print(f"[yellow]{error}. Run the same command to resume.[/]")

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fpd_core.config import Config, ConfigError, Location, Number, Size, Steps, Whole, explain
-from fpd_core.untrusted import UntrustedError, parse_json, read_json, shown
+from fpd_core.untrusted import UntrustedError, read_json, shown
+from fpd_train.config_tree import read_tree
 from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
 from fpd_train.engine_config import EngineConfig, OptimizerConfig
@@ -73,10 +74,7 @@ def load_config(path: Path, overrides: list[str] = []) -> TrainConfig:  # noqa: 
     Raises:
         ConfigError: the file is absent or not JSON, a key is unknown or a value invalid; names the place.
     """
-    tree = read_json(path, what="config", error=ConfigError)
-    for override in overrides:
-        _apply(tree, override)
-    config = parse(tree, shown(path))
+    config = parse(read_tree(path, overrides), shown(path))
     _refuse_foreign(config.output)
     return config
 
@@ -100,20 +98,3 @@ def parse(tree: dict[str, Any], source: str) -> TrainConfig:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
         raise explain(error, source) from None
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {shown(override)!r} is not of the form section.key=value")
-    *parents, last = key.split(".")
-    node = tree
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {shown(override)!r}: {shown(parent)!r} is a value, not a section")
-        node = child
-    try:
-        node[last] = parse_json(text, source=key)
-    except UntrustedError:
-        node[last] = text

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from fpd_core import atomic
+from fpd_core.untrusted import open_regular
 from fpd_train import ranks
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
@@ -129,8 +130,8 @@ class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
             ValueError: it is absent, damaged or holds more than tensors.
         """
         try:
-            with torch.serialization.safe_globals(RECORDS):
-                self._ahead[str(path)] = torch.load(path, map_location="cpu", weights_only=True)
+            with open_regular(path) as file, torch.serialization.safe_globals(RECORDS):
+                self._ahead[str(path)] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # whatever a file from elsewhere makes of torch's reader
             raise ValueError(
                 f"{path} cannot be resumed from: it is damaged or holds more than tensors ({_first_line(error)})"

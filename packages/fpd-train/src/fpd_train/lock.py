@@ -15,6 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 from fpd_core.config import Config, ConfigError
+from fpd_core.untrusted import UntrustedError, read_json
 
 LOCK = "run.lock"
 SIGN_OF_LIFE_SECONDS = 3.0
@@ -93,8 +94,8 @@ def _same(path: Path, descriptor: int) -> bool:
 def _read(path: Path) -> Holder | None:
     """Who the file says holds it; None if it says nothing, as after a kill while it was written."""
     try:
-        return Holder.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return Holder.model_validate(read_json(path))
+    except (UntrustedError, ValidationError):
         return None
 
 

@@ -8,10 +8,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from fpd_core import atomic
-from fpd_core.config import Config
+from fpd_core.config import Config, explain
+from fpd_core.untrusted import parse_object, read_bytes
+from fpd_core.untrusted.limits import JSON_BYTES
 
 MANIFEST = "manifest.json"
-SIZE_LIMIT = 64 * 1024**2
 
 
 class FileRecord(Config):
@@ -59,18 +60,13 @@ def read(folder: Path, checksum: str | None) -> Manifest:
         ValueError: absent, not the one the pointer names, malformed, or not a list of the files that are there.
     """
     path = folder / MANIFEST
-    try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise ValueError(f"{path} is larger than any manifest")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+    content = read_bytes(path, limit=JSON_BYTES, name="JSON_BYTES")
     if checksum is not None and hashlib.sha256(content).hexdigest() != checksum:
         raise ValueError(f"{path} is not the one that was written: its checksum differs")
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate(parse_object(content, source=str(path)))
     except ValidationError as error:
-        raise ValueError(f"{path} is no manifest of format version 1: {error.errors()[0]['msg']}") from None
+        raise explain(error, str(path)) from None
     listed = {str(PurePosixPath(one.path)) for one in manifest.files}
     found = {file.relative_to(folder).as_posix() for file in files_of(folder)}
     if listed != found:

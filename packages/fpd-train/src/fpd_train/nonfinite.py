@@ -22,7 +22,7 @@ def watched_outputs(network: nn.Module, found: list[str]) -> Iterator[None]:
 
     def watch(name: str, module: nn.Module) -> Any:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if first_non_finite((name, tensor) for tensor in _tensors(output)):
+            if first_non_finite((name, tensor) for tensor in _tensors(output)) is not None:
                 found.append(name or "the network")
 
         return module.register_forward_hook(look)
@@ -52,7 +52,7 @@ def made_finite(output: Any) -> tuple[Any, Tensor | None]:
 
 
 def _replaced(output: Any, finite: Tensor) -> Any:
-    if isinstance(output, Tensor):
+    if isinstance(output, Tensor) and output.is_floating_point():
         return torch.where(finite, output, torch.zeros_like(output))
     if isinstance(output, tuple | list):
         return type(output)(_replaced(part, finite) for part in output)

@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError
 
 from fpd_core import atomic
 from fpd_core.config import Config, ConfigError
+from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.checkpointing import Checkpoints
-from fpd_train.config import RESOLVED, TrainConfig
+from fpd_train.config import RESOLVED, TrainConfig, parse
 from fpd_train.lock import locked
 from fpd_train.methods.interface import Report
 from fpd_train.ranks import decided_by_rank_0
@@ -93,7 +94,7 @@ def _same_run(config: TrainConfig, checkpoints: Checkpoints) -> Done | None:
     done = _read_done(config.output / DONE)
     if done or checkpoints.exist():
         earlier, resolved = _read_settings(config.output / RESOLVED), config.model_dump(mode="json")
-        changed = [key for key in resolved if key not in OPERATIONAL and resolved[key] != earlier.get(key)]
+        changed = [key for key in resolved if key not in OPERATIONAL and resolved[key] != earlier[key]]
         if changed:
             raise ConfigError(
                 f"{config.output} holds a run with other settings ({', '.join(changed)}); choose another output "
@@ -111,18 +112,16 @@ def _begin(config: TrainConfig) -> None:
 
 def _read_done(path: Path) -> Done | None:
     try:
-        return Done.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):  # a damaged one is written anew when the run has finished again
+        return Done.model_validate(read_json(path))
+    except (UntrustedError, ValidationError):  # a damaged one is written anew when the run has finished again
         return None
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
+    """The earlier settings, with the defaults of fields that are newer than they."""
     try:
-        settings = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{path}, the settings of the checkpoints beside it: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path} is damaged; put back the settings of this run, or choose another output")
-    return settings
+        return parse(read_json(path), str(path)).model_dump(mode="json")
+    except UntrustedError as error:
+        raise ConfigError(
+            f"{error}; it says whose settings the checkpoints beside it have: put it back, or choose another output"
+        ) from None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +59,7 @@ class RunLog:
 
     def __enter__(self) -> "RunLog":
         if self._active:
+            threading.excepthook = _quiet_about_files
             self._progress.start()
         return self
 
@@ -70,6 +72,7 @@ class RunLog:
         os.close(self._metrics)
         if self._board is not None:
             self._writing(self._board.close)
+        threading.excepthook = threading.__excepthook__
 
     def step(self, step: int, images_seen: int, numbers: dict[str, float], *, write: bool) -> None:
         """Advance the bar; with `write`, append the numbers of this step to the logs."""
@@ -126,6 +129,12 @@ class RunLog:
                 self.failure = self.failure or error
             return False
         return True
+
+
+def _quiet_about_files(error: threading.ExceptHookArgs) -> None:
+    """Tensorboard's thread dies of a full disk, and the next call raises that again where `_writing` deals with it."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 def _append(descriptor: int, line: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
+from safetensors import SafetensorError
 from torch import distributed as dist
 
 from fpd_core import atomic
@@ -116,6 +117,8 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
         except OSError as error:
             where, why = error.filename or config.output, error.strerror or error
             raise ValueError(f"{where}: {why}; {checkpoints}. Mend that and run the same command to resume") from None
+        except SafetensorError as error:  # how that library says that the export cannot be written
+            raise ValueError(f"{config.output}: {error}; {checkpoints}") from None
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"{error}; {checkpoints}. Begin again in a new output with a lower optimizer.lr"

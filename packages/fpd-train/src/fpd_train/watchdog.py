@@ -11,6 +11,7 @@ from fpd_train.ranks import Store
 from fpd_train.stopping import last_words
 
 MAX_INTERVAL_SECONDS = 5.0
+SILENT_INTERVALS = 3  # without a sign of life from a rank that works
 VERDICT = "fpd/watchdog/verdict"
 
 
@@ -80,7 +81,8 @@ class Watchdog:
 
     def _end(self) -> None:
         """Say who hangs, once for the whole job, and leave."""
-        answered = time.monotonic() - self._exchanged < self._limit / 2
+        threading.Timer(2 * self._interval, os._exit, [Exit.LOST]).start()  # should the store fail us meanwhile
+        answered = time.monotonic() - self._exchanged < SILENT_INTERVALS * self._interval
         if self._store.add(VERDICT, 1) == 1 if answered else self._rank == min(1, self._world - 1):
             verdict = self._verdict() if answered else f"rank 0 does not answer; rank {self._rank} is at {self._place}"
             last_words(
@@ -92,7 +94,7 @@ class Watchdog:
 
     def _verdict(self) -> str:
         now = time.monotonic()
-        silent = [rank for rank, known in self._seen.items() if now - known.when > self._limit / 2]
+        silent = [rank for rank, known in self._seen.items() if now - known.when > SILENT_INTERVALS * self._interval]
         furthest = max((known.passed for rank, known in self._seen.items() if rank not in silent), default=0)
         behind = silent or [rank for rank, known in self._seen.items() if known.passed < furthest]
         if not behind or len(behind) == self._world:
