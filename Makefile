@@ -23,7 +23,7 @@ test: setup
 	$(BIN)/pytest -m "distributed and not faults"
 
 test-faults: setup
-	$(BIN)/pytest -m faults
+	FPD_FUZZ=20 $(BIN)/pytest -m "faults or fuzz"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -258,23 +258,6 @@ def test_hostile_weight_files(tmp_path, content, message):
     assert len(str(caught.value)) < 700
 
 
-def damaged(content, rng):
-    data = bytearray(content)
-    for _ in range(rng.randint(1, 4)):
-        place = rng.randrange(len(data))
-        match rng.choice(("flip", "flip", "flip", "set", "cut", "add")):
-            case "flip":
-                data[place] ^= 1 << rng.randrange(8)
-            case "set":
-                data[place] = rng.randrange(256)
-            case "cut":
-                del data[place:]
-            case "add":
-                data[place:place] = rng.randbytes(5)
-        data = data or bytearray(b"\0")
-    return bytes(data)
-
-
 FILES = {
     "zip": saved(STATE),
     "lightning": saved({"state_dict": STATE, "hyper": random.Random(0), "steps": {"lr": [1, 2]}}),
@@ -286,7 +269,7 @@ FILES = {
 @pytest.mark.fuzz
 @pytest.mark.parametrize("inside", [False, True], ids=["file", "pickle"])
 @pytest.mark.parametrize("kind", FILES)
-def test_damaged_weight_files(tmp_path, kind, inside, cases):
+def test_damaged_weight_files(tmp_path, kind, inside, cases, damaged):
     """Random damage to the file, or to the pickle inside an intact archive: a state dict or a CheckpointError."""
     path, rng, messages = tmp_path / "it.pt", random.Random(f"{kind} {inside}"), []
     for _ in range(cases(150)):
@@ -305,7 +288,7 @@ def test_damaged_weight_files(tmp_path, kind, inside, cases):
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_damaged_students(student, name, cases):
+def test_damaged_students(student, name, cases, damaged):
     """Bit flips and cuts in a student's files: it loads or it is refused by a sentence that names the folder."""
     whole, rng, messages = (student / name).read_bytes(), random.Random(name), []
     for _ in range(cases(150)):

@@ -46,6 +46,7 @@ Depth = Annotated[Whole, Field(ge=1, le=256)]  # layers
 Codes = Annotated[Whole, Field(ge=2, le=2**20)]  # entries of a codebook
 Classes = Annotated[Whole, Field(ge=1, le=2**20)]
 Steps = Annotated[Whole, Field(ge=1, le=10**9)]
+Count = Annotated[Whole, Field(ge=0, le=2**32)]  # of what a run has done, numbers of processes
 Share = Annotated[Number, Field(ge=0, lt=1)]
 MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
 Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance

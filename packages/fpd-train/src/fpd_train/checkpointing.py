@@ -21,7 +21,7 @@ from torch import distributed as dist
 
 from fpd_core import atomic
 from fpd_core.checkpoints import load_strict
-from fpd_core.config import Config, ConfigError, explain
+from fpd_core.config import Config, ConfigError, Count, Size, explain
 from fpd_core.untrusted import open_regular, read_json
 from fpd_train import manifest
 from fpd_train.ema import Ema
@@ -35,9 +35,9 @@ NAME = re.compile(r"step_(\d{6,})")
 class State(Config):
     """What a checkpoint says of itself in `state.json`."""
 
-    step: int = Field(ge=0)
-    updates: dict[str, int] = Field(description="Applied updates of each network.")
-    world: int = Field(ge=1, description="Number of ranks.")
+    step: Count
+    updates: dict[str, Count] = Field(description="Applied updates of each network.")
+    world: Size = Field(description="Number of ranks.")
 
 
 @dataclass(frozen=True)

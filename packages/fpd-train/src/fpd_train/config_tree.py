@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fpd_core.config import ConfigError
-from fpd_core.untrusted import UntrustedError, parse_json, read_json, shown
+from fpd_core.untrusted import parse_json, read_json, shown
 
 
 def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
@@ -31,6 +31,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {shown(override)!r}: {shown(parent)!r} is a value, not a section")
         node = child
     try:
-        node[last] = parse_json(text, source=key)
-    except UntrustedError:
+        node[last] = parse_json(text, source=f"--set {shown(key)}", error=ConfigError)
+    except ConfigError:
+        if text.startswith(("[", "{")):  # meant as JSON
+            raise
         node[last] = text

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import Config, ConfigError, Count, Number
 from fpd_core.untrusted import UntrustedError, read_json
 
 LOCK = "run.lock"
@@ -25,8 +25,8 @@ class Holder(Config):
     """Who holds a run folder. The start time tells a process from a later one with the same number."""
 
     host: str
-    pid: int
-    started: float
+    pid: Count
+    started: Number = Field(ge=0, le=1e11, description="Seconds since 1970.")
 
     def __str__(self) -> str:
         when = datetime.fromtimestamp(self.started).strftime("%Y-%m-%d %H:%M:%S")

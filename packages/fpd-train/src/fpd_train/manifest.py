@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from fpd_core import atomic
-from fpd_core.config import Config, explain
+from fpd_core.config import Config, Whole, explain
 from fpd_core.untrusted import parse_object, read_bytes
 from fpd_core.untrusted.limits import JSON_BYTES
 
@@ -19,7 +19,7 @@ class FileRecord(Config):
     """One file as it was written."""
 
     path: str = Field(description="Relative to the checkpoint, with forward slashes.")
-    size: int = Field(ge=0, description="Bytes.")
+    size: Whole = Field(ge=0, le=2**62, description="Bytes.")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 

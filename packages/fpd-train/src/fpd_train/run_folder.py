@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from fpd_core import atomic
-from fpd_core.config import Config, ConfigError
+from fpd_core.config import Config, ConfigError, Steps
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.checkpointing import Checkpoints
 from fpd_train.config import RESOLVED, TrainConfig, parse
@@ -32,7 +32,7 @@ DONE = "done.json"
 class Done(Config):
     """What `done.json` says of a finished run."""
 
-    steps: int = Field(ge=1)
+    steps: Steps
     quality: Report
 
 
