@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: setup demo test lint bench smoke
+.PHONY: setup demo test test-faults lint bench smoke
 
 setup: .venv/ready
 
@@ -19,8 +19,11 @@ demo: setup
 	@ci/demo.sh configs/fashion.json runs/fashion
 
 test: setup
-	$(BIN)/pytest -m "not distributed" -n 2
-	$(BIN)/pytest -m distributed
+	$(BIN)/pytest -m "not distributed and not faults" -n 2
+	$(BIN)/pytest -m "distributed and not faults"
+
+test-faults: setup
+	FPD_FUZZ=20 $(BIN)/pytest -m "faults or fuzz"
 
 lint: setup
 	$(BIN)/ruff check .

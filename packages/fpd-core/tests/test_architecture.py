@@ -80,3 +80,40 @@ def test_equation_files_are_tensors_in_tensors_out(name):
     imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert "nn" not in imports
     assert not any("fpd_core" in module for module in imported(PACKAGES / f"fpd-core/src/fpd_core/{name}.py"))
+
+
+# What opens a file from outside, and the only modules of fpd-core and fpd-train that may call it.
+OPENERS = {
+    *("json.load", "json.loads", "pickle.load", "pickle.loads", "torch.load", "np.load", "numpy.load", "Image.open"),
+    *("gzip.open", "gzip.GzipFile", "tarfile.open", "zipfile.ZipFile", "load_file", "safe_open", "wds.WebDataset"),
+    *("safetensors.torch.load_file", "wds.tarfile_to_samples", "wds.ShardWriter"),
+}
+BOUNDARY = {
+    *("untrusted", "containers.py", "checkpoints.py"),  # of fpd-core
+    *("checkpointing.py", "engine.py"),  # checkpoints, behind their manifest
+    *("run_folder.py", "runlog.py", "watchdog.py"),  # what the run itself wrote, and messages between its ranks
+}
+
+
+def called(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func)
+
+
+def outside(path):
+    return sorted(OPENERS & set(called(ast.parse(path.read_text()))))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p, package in SOURCES.items() if package != "fpd_eval"], ids=lambda p: str(p.relative_to(PACKAGES))
+)
+def test_files_from_outside_are_opened_at_the_boundary(path):
+    if not BOUNDARY & set(path.parts):
+        assert outside(path) == []
+
+
+def test_the_boundary_is_where_they_are_opened():
+    assert {"tarfile.open", "Image.open", "json.loads"} <= {
+        name for path in SOURCES if "untrusted" in path.parts for name in outside(path)
+    }

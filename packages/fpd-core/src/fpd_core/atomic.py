@@ -7,6 +7,7 @@ leaves the old one and no partial file; only a kill leaves a partial file, hidde
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a write that fails does not say where
+            error.filename = str(path)  # a full disk is met while writing, where no name is known
         raise
     sync(path.parent)
 
@@ -65,9 +66,12 @@ def sync(path: Path) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left in `folder`. Call it only where nobody else is writing."""
+    """Remove the files and folders that killed writers left in `folder`. Call it only where nobody else is writing."""
     for partial in folder.glob(f".*{PARTIAL}"):
-        partial.unlink(missing_ok=True)
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -5,12 +5,11 @@ Numbers are `Number` or `Whole`, each with a least and a greatest value: a test 
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -28,18 +27,6 @@ class ConfigError(ValueError):
     """A configuration is wrong; the message names the key, its place and what would be right."""
 
 
-def _no_text_or_truth(value: Any) -> Any:
-    if isinstance(value, bool | str):
-        raise ValueError("Input should be a number, not " + ("text" if isinstance(value, str) else "true or false"))
-    return value
-
-
-def _not_vanishing(value: float) -> float:
-    if value and abs(value) < SMALLEST:
-        raise ValueError(f"Input should be 0 or at least {SMALLEST:g} away from it")
-    return value
-
-
 def _usable(path: Path) -> Path:
     if "\0" in str(path) or len(str(path)) > _PATH_LENGTH:
         raise ValueError(f"Input should be a path: no NUL, at most {_PATH_LENGTH} characters")
@@ -49,10 +36,8 @@ def _usable(path: Path) -> Path:
 _PATH_LENGTH = 4096  # what Linux opens
 
 # The types of a section's fields. `Number` and `Whole` get their bounds from the field or from the types below.
-Number = Annotated[
-    float, BeforeValidator(_no_text_or_truth), Field(allow_inf_nan=False), AfterValidator(_not_vanishing)
-]
-Whole = Annotated[int, BeforeValidator(_no_text_or_truth)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True)]
 Flag = StrictBool
 Location = Annotated[Path, AfterValidator(_usable)]
 
@@ -61,8 +46,9 @@ Depth = Annotated[Whole, Field(ge=1, le=256)]  # layers
 Codes = Annotated[Whole, Field(ge=2, le=2**20)]  # entries of a codebook
 Classes = Annotated[Whole, Field(ge=1, le=2**20)]
 Steps = Annotated[Whole, Field(ge=1, le=10**9)]
-Count = Annotated[Whole, Field(ge=1, le=10**9)]  # of images, samples, repeats
+Amount = Annotated[Whole, Field(ge=1, le=10**9)]  # of images, samples, repeats
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
+Count = Annotated[Whole, Field(ge=0, le=2**32)]  # of what a run has done, numbers of processes
 Share = Annotated[Number, Field(ge=0, lt=1)]
 MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
 Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance
@@ -83,6 +69,13 @@ class Config(BaseModel):
                 hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(cls.model_fields)}"
                 raise ValueError(f"unknown key {shown(key)!r}; {hint}")
         return data
+
+    @model_validator(mode="after")
+    def _not_vanishing(self) -> Self:
+        for name, value in self:
+            if isinstance(value, float) and 0 < abs(value) < SMALLEST:
+                raise ValueError(f"{name} should be 0 or at least {SMALLEST:g} away from it, found {value}")
+        return self
 
 
 def explain(error: ValidationError, source: str) -> ConfigError:

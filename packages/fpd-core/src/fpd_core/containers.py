@@ -11,6 +11,8 @@ Zip files and safetensors are mapped into memory, so optimizer states beside the
 """
 
 import pickle
+import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, load_strict
+from fpd_core.untrusted import open_regular, shown
 
 WRAPPERS = ("model_state_dict", "state_dict")
 DDP_PREFIX = "module."
@@ -113,11 +116,8 @@ def read_public(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: absent, truncated, of an unknown format, or without a state dict.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
+    with open_regular(path, error=CheckpointError) as file:
+        head = file.read(64)
     if head.startswith(_ZIP):
         return _state_dict(_read_zip(path), path)
     if head.startswith(_LEGACY):
@@ -137,14 +137,16 @@ def _not_weights(head: bytes) -> str:
 
 # What reading a damaged file can raise.
 _DAMAGE = (
-    *(pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, AssertionError),
-    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+    *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, struct.error, OSError, EOFError, RuntimeError),
+    *(AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, MemoryError),
 )
 
 
 def _broken(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CheckpointError(f"{path} is damaged, probably a truncated download; delete it and fetch it again ({reason})")
+    reason = str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+    return CheckpointError(
+        f"{path} is damaged, probably a truncated download; delete it and fetch it again ({shown(reason)})"
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -156,12 +158,22 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_zip(path: Path) -> Any:
     try:
-        # Asked of torch's own reader, because torch.load would run such a program.
-        if "constants.pkl" not in torch._C.PyTorchFileReader(str(path)).get_all_records():
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=_TensorsOnly)
+        _refuse_other_archives(path)
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=False, pickle_module=_TensorsOnly)
+    except CheckpointError:
+        raise
     except _DAMAGE as error:
         raise _broken(path, error) from None
-    raise CheckpointError(f"{path} is a TorchScript program, not a weight file; take the safetensors file instead")
+
+
+def _refuse_other_archives(path: Path) -> None:
+    # Asked of torch's own reader, because torch.load would run such a program.
+    if "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records():
+        raise CheckpointError(f"{path} is a TorchScript program, not a weight file; take the safetensors file instead")
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            # A few kilobytes of them could become more than the memory.
+            raise CheckpointError(f"{path} holds compressed records, which no torch weight file does")
 
 
 def _read_legacy(path: Path) -> Any:
@@ -226,7 +238,11 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
                 break
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds no state dict")
-    foreign = [str(key) for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    foreign = [
+        shown(key) if isinstance(key, str) else f"a {type(key).__name__} as key"
+        for key, value in content.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if foreign:
         some, wrappers = ", ".join(sorted(foreign)[:5]), " or ".join(WRAPPERS)
         raise CheckpointError(f"{path} holds no state dict: {some}: not tensors, and no {wrappers} beside them")

@@ -1,93 +1,252 @@
-"""Checkpoints of a run: every engine and EMA under one step folder, the pointer written last."""
+"""Checkpoints of a run: every engine and EMA under one step folder, verified before use, the pointer written last.
 
-import json
-import os
+checkpoints/latest                  name of the newest checkpoint, SHA-256 of its manifest
+checkpoints/step_000100/            appears by rename, complete
+    manifest.json                   size and SHA-256 of every other file
+    state.json                      step, updates, number of ranks
+    student.ema.safetensors         the average
+    student/*.pt                    weights, optimizer and schedule as DeepSpeed keeps them, tensors only
+"""
+
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import safetensors.torch
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from torch import distributed as dist
 
+from fpd_core import atomic
+from fpd_core.checkpoints import load_strict
+from fpd_core.config import Config, ConfigError, Count, Size, explain
+from fpd_core.untrusted import open_regular, read_json
+from fpd_train import manifest
 from fpd_train.ema import Ema
-from fpd_train.engine import Engine, barrier
+from fpd_train.engine import Engine
+from fpd_train.ranks import decided_by_rank_0, gather, share, together
 
-LATEST = "latest"
+POINTER, STATE = "latest", "state.json"
+NAME = re.compile(r"step_(\d{6,})")
+
+
+class State(Config):
+    """What a checkpoint says of itself in `state.json`."""
+
+    step: Count
+    updates: dict[str, Count] = Field(description="Applied updates of each network.")
+    world: Size = Field(description="Number of ranks.")
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A checkpoint that may be resumed from; `checksum` is what the pointer says of its manifest."""
+
+    name: str
+    checksum: str | None = None
 
 
 class Checkpoints:
-    """The checkpoint folder of a run. `save` and `restore` are collective."""
+    """The checkpoint folder of a run. All but `exist` is collective; as text it says which is the last."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder, self._keep = folder, keep
+        self.last: int | None = None  # step of the newest whole checkpoint, as far as this process knows
 
-    def latest(self) -> int | None:
-        """Step of the last complete checkpoint, or None.
+    def __str__(self) -> str:
+        return "there is no checkpoint yet" if self.last is None else f"the last checkpoint is step {self.last}"
+
+    def exist(self) -> bool:
+        """Whether there is anything of a checkpoint, whole or not."""
+        return (self._folder / POINTER).exists() or bool(self._names())
+
+    def choose(self, named: str | None) -> tuple[int | None, list[str]]:
+        """The step to resume from: of the checkpoint the pointer names, else of the newest that is whole.
+
+        Args:
+            named: take this checkpoint and no other, even one without a manifest.
+
+        Returns:
+            its step or None for an empty folder, and what the user should know.
 
         Raises:
-            ValueError: the pointer names a folder that is gone.
+            ValueError: there are checkpoints and none is whole.
         """
-        pointer = self._folder / LATEST
-        if not pointer.exists():
-            return None
-        name = pointer.read_text().strip()
-        if not (self._folder / name / "state.json").exists():
-            raise ValueError(f"{pointer} names {name}, which is missing or incomplete; put it back or delete {pointer}")
-        return int(json.loads((self._folder / name / "state.json").read_text())["step"])
+        candidates, remarks = decided_by_rank_0(lambda: self._candidates(named))
+        for candidate in candidates:
+            problem = self._problem(candidate, trusted=named is not None)
+            if problem is None:
+                self.last = _step(candidate.name)
+                if remarks:
+                    remarks = [*remarks, f"{self._folder / candidate.name} is taken instead"]
+                return self.last, remarks
+            remarks = [*remarks, problem]
+        if remarks:
+            raise ValueError(f"no checkpoint in {self._folder} is whole: {'; '.join(remarks)}")
+        return None, []
 
     def save(
         self, step: int, updates: Mapping[str, int], engines: Mapping[str, Engine], emas: Mapping[str, Ema]
-    ) -> None:
-        """Write step `step`; a kill at any moment leaves the previous checkpoint in force."""
-        folder = self._at(step)
-        if dist.get_rank() == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-        barrier()
-        for name, engine in engines.items():
-            engine.save(folder / name)
-        if dist.get_rank() == 0:
-            for name, ema in emas.items():
-                save_file(
-                    {k: v.contiguous() for k, v in ema.module.state_dict().items()}, folder / f"{name}.ema.safetensors"
-                )
-            state = {"step": step, "updates": dict(updates), "world": dist.get_world_size()}
-            (folder / "state.json").write_text(json.dumps(state))
-        barrier()
-        if dist.get_rank() == 0:
-            self._point_to(folder)
-            self._prune()
+    ) -> list[str]:
+        """Write step `step`; a kill at any moment leaves the previous checkpoint in force.
+
+        Returns:
+            what the user should know of older checkpoints that were removed.
+
+        Raises:
+            OSError: on every rank, if any could not write; nothing of the step is left.
+        """
+        partial = self._folder / f".{_name(step)}{atomic.PARTIAL}"
+        state = State(step=step, updates=dict(updates), world=dist.get_world_size())
+        try:
+            decided_by_rank_0(lambda: _fresh(partial))
+            written: list[Path] = []
+            for name, engine in engines.items():
+                written += together(lambda: engine.save(partial / name))  # noqa: B023  (called at once)
+            written += together(lambda: _write_own(partial, state, emas))
+            # Each rank lists what it wrote itself: on network file systems others may see it only later.
+            records = together(lambda: [manifest.record(partial, path) for path in written])
+            everyones = [one for part in gather(records) for one in part]
+            removed = decided_by_rank_0(lambda: self._publish(partial, step, everyones))
+        except OSError:
+            decided_by_rank_0(lambda: shutil.rmtree(partial, ignore_errors=True))
+            raise
+        self.last = step
+        return removed
 
     def restore(self, step: int, engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> dict[str, int]:
         """Load step `step`; returns the number of applied updates by network.
 
         Raises:
-            ValueError: another world size, or a damaged file.
+            ValueError: another world size, or a file that is damaged or holds more than tensors.
         """
-        folder = self._at(step)
-        state = json.loads((folder / "state.json").read_text())
-        if state["world"] != dist.get_world_size():
+        folder = self._folder / _name(step)
+        state = together(lambda: _read_state(folder))
+        if state.world != dist.get_world_size():
             raise ValueError(
-                f"{folder} was written by {state['world']} ranks and this run has {dist.get_world_size()}; "
-                f"start it with {state['world']}, or begin again in a new output folder"
+                f"{folder} was written by {state.world} ranks and this run has {dist.get_world_size()}; "
+                f"start it with {state.world}, or begin again in a new output folder"
             )
+        together(lambda: _read_ahead(folder, engines, emas))
         for name, engine in engines.items():
             engine.load(folder / name)
-            emas[name].module.load_state_dict(load_file(folder / f"{name}.ema.safetensors"))
-        updates: dict[str, int] = state["updates"]
-        return updates
+        return state.updates
 
-    def _at(self, step: int) -> Path:
-        return self._folder / f"step_{step:06d}"
+    def _names(self) -> list[str]:
+        """Names of the step folders, newest first. Steps are compared as numbers."""
+        found = [path.name for path in self._folder.glob("step_*") if NAME.fullmatch(path.name)]
+        return sorted(found, key=_step, reverse=True)
 
-    def _point_to(self, folder: Path) -> None:
-        partial = self._folder / f"{LATEST}.partial"
-        with partial.open("w") as file:
-            file.write(folder.name)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._folder / LATEST)
+    def _candidates(self, named: str | None) -> tuple[list[_Candidate], list[str]]:
+        names = self._names()
+        if named is not None:
+            if named not in names:
+                raise ConfigError(f"{self._folder} holds no checkpoint {named!r}; there are: {', '.join(names)}")
+            return [_Candidate(named)], []
+        try:
+            pointed = self._read_pointer()
+        except ValueError as error:
+            return [_Candidate(name) for name in names], [str(error)] if self.exist() else []
+        # Folders ahead of the pointer are a future that was given up, or not announced before a kill: the last resort.
+        behind = [name for name in names if _step(name) < _step(pointed.name)]
+        ahead = [name for name in names if _step(name) > _step(pointed.name)]
+        return [pointed, *(_Candidate(name) for name in behind + ahead)], []
 
-    def _prune(self) -> None:
-        for old in sorted(self._folder.glob("step_*"))[: -self._keep]:
-            shutil.rmtree(old)
+    def _read_pointer(self) -> _Candidate:
+        path = self._folder / POINTER
+        try:
+            name, *checksum = path.read_bytes()[:200].decode().split()
+        except FileNotFoundError:
+            raise ValueError(f"{path} is missing") from None
+        except (OSError, ValueError):
+            raise ValueError(f"{path} is damaged") from None
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{path} is damaged: it does not name a checkpoint")
+        return _Candidate(name, checksum[0] if checksum else None)
+
+    def _problem(self, candidate: _Candidate, *, trusted: bool) -> str | None:
+        """Why a checkpoint is not whole, None if it is; the ranks share the reading."""
+        folder = self._folder / candidate.name
+        if trusted and not (folder / manifest.MANIFEST).exists():
+            return None
+        try:
+            listed = decided_by_rank_0(lambda: self._vouched(folder, candidate.checksum))
+            together(lambda: manifest.verify(folder, share(listed.files)))
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    def _vouched(self, folder: Path, checksum: str | None) -> manifest.Manifest:
+        if folder.is_dir() and not (folder / manifest.MANIFEST).exists():
+            raise ValueError(
+                f"{folder} has no {manifest.MANIFEST}, so nothing vouches for its files; "
+                f"if you do, resume with --checkpoint {folder.name}"
+            )
+        return manifest.read(folder, checksum)
+
+    def _publish(self, partial: Path, step: int, records: Sequence[manifest.FileRecord]) -> list[str]:
+        checksum = manifest.write(partial, records)
+        folder = self._folder / _name(step)
+        shutil.rmtree(folder, ignore_errors=True)  # ahead of the pointer, so nothing depends on it
+        partial.rename(folder)
+        atomic.sync(self._folder)
+        atomic.write_text(self._folder / POINTER, f"{folder.name}\n{checksum}\n")
+        return self._prune(step)
+
+    def _prune(self, step: int) -> list[str]:
+        """Keep the checkpoint just written and those before it; what is ahead belongs to a future that was given up."""
+        atomic.remove_partials(self._folder)
+        names = self._names()
+        ahead = [name for name in names if _step(name) > step]
+        behind = [name for name in names if _step(name) < step]
+        for name in ahead + behind[self._keep - 1 :]:
+            shutil.rmtree(self._folder / name, ignore_errors=True)
+        return [f"removed {self._folder / name}, which was ahead of step {step}" for name in ahead]
+
+
+def _name(step: int) -> str:
+    return f"step_{step:06d}"
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step_"))
+
+
+def _fresh(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _write_own(folder: Path, state: State, emas: Mapping[str, Ema]) -> list[Path]:
+    """What rank 0 writes beside the engines' files; returns the paths."""
+    if dist.get_rank() != 0:
+        return []
+    contents = {STATE: state.model_dump_json().encode()}
+    for name, ema in emas.items():
+        tensors = {key: value.contiguous() for key, value in ema.module.state_dict().items()}
+        contents[f"{name}.ema.safetensors"] = safetensors.torch.save(tensors)
+    for name, content in contents.items():
+        atomic.write_bytes(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def _read_state(folder: Path) -> State:
+    path = folder / STATE
+    try:
+        return State.model_validate(read_json(path))
+    except ValidationError as error:
+        raise explain(error, str(path)) from None
+
+
+def _read_ahead(folder: Path, engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> None:
+    """Open this rank's files, so that damage is found before the ranks wait for each other."""
+    for name, engine in engines.items():
+        engine.read(folder / name)
+        path = folder / f"{name}.ema.safetensors"
+        try:
+            open_regular(path).close()
+            load_strict(emas[name].module, safetensors.torch.load_file(path), str(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged: {error}") from None

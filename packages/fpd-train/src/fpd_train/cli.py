@@ -10,7 +10,11 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_train.errors import Interrupted, NonFiniteError
+from fpd_train.config_tree import read_tree
+from fpd_train.devices import require_device, require_driver
+from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
+from fpd_train.stopping import GRACE_SECONDS, StopRequest
+from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import doctor_command, weights_app
 
 app = typer.Typer(
@@ -43,12 +47,26 @@ SyntheticOption = Annotated[
 ]
 
 
+GraceOption = Annotated[
+    float, typer.Option(min=0, help="Seconds to reach the next checkpoint after a signal asks to stop.")
+]
+CheckpointOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Resume from this one, e.g. step_000100, even if it has no manifest that vouches for it."
+    ),
+]
+
+
 @app.command("run")
 @rank_app.command()
 def run_command(
+    context: typer.Context,
     config: ConfigOption,
     set_: SetOption = [],  # noqa: B006
     synthetic_weights: SyntheticOption = False,
+    grace: GraceOption = GRACE_SECONDS,
+    checkpoint: CheckpointOption = None,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = -1,
 ) -> None:
     """Train what a config describes: a student, or the tokenizer, teacher or classifier it needs.
@@ -56,11 +74,22 @@ def run_command(
     One process: `fpd-train run --config configs/fashion.json`. Several GPUs or nodes:
     `deepspeed packages/fpd-train/run.py --config configs/fashion.json`. The same command resumes an interrupted run.
     """
+    stop: StopRequest = context.obj or StopRequest()
+    stop.grace_seconds = grace
+    survive_broken_output()
+    del local_rank  # appended by the deepspeed launcher; the environment says the same
+
+    overrides = _with_weights(set_, synthetic_weights)
+    require_driver(read_tree(config, overrides).get("device"))
+
     from fpd_train.config import load_config
+
+    loaded = load_config(config, overrides)
+    require_device(loaded.device)
+
     from fpd_train.trainer import run
 
-    del local_rank  # appended by the deepspeed launcher; the environment says the same
-    run(load_config(config, _with_weights(set_, synthetic_weights)), command=_command_line())
+    run(loaded, _command_line(), stop, checkpoint)
 
 
 @app.command("schema")
@@ -134,26 +163,31 @@ def _command_line() -> str:
 
 
 def _report(error: BaseException) -> int:
-    """Print one message for the person at the terminal (rank 0 only) and choose the exit code."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    """Print one message for the person at the terminal and choose the exit code.
+
+    Rank 0 speaks for all, unless it may be the one that is gone, or a rank's own share of the data is at fault.
+    """
+    rank = os.environ.get("RANK", "0")
+    quiet = rank != "0" and not isinstance(error, RankError | DataError)
+    console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     if isinstance(error, Interrupted):
         console.print(f"[yellow]{error}. Run the same command to resume.[/]")
-        return 130
-    console.print("error: ", style="red", end="")
+        return Exit.INTERRUPTED
+    console.print("error: " if rank == "0" else f"error on rank {rank}: ", style="red", end="")
     console.print(str(error), markup=False)
-    return 2
+    return Exit.LOST if isinstance(error, RankError) else Exit.MISTAKE
 
 
-def _guarded(application: typer.Typer) -> None:
+def _guarded(application: typer.Typer, stop: StopRequest | None = None) -> None:
     try:
-        application()
-    except (ValueError, OSError, NonFiniteError, Interrupted) as error:
+        application(obj=stop)
+    except (ValueError, OSError, NonFiniteError, RankError, Interrupted) as error:
         sys.exit(_report(error))
 
 
-def run_rank() -> None:
-    """Entry point of `run.py`."""
-    _guarded(rank_app)
+def run_rank(stop: StopRequest) -> None:
+    """Entry point of `run.py`, which listens for requests to stop since its first line."""
+    _guarded(rank_app, stop)
 
 
 def main() -> None:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fpd_core.config import Config, ConfigError, Location, Size, Steps, Whole, explain
-from fpd_core.untrusted import UntrustedError, parse_json, read_json, shown
+from fpd_core.config import Config, ConfigError, Location, Number, Size, Steps, Whole, explain
+from fpd_core.untrusted import UntrustedError, read_json, shown
+from fpd_train.config_tree import read_tree
 from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
-from fpd_train.engine import EngineConfig, OptimizerConfig
+from fpd_train.engine_config import EngineConfig, OptimizerConfig
 from fpd_train.methods import MethodConfig
 
 RESOLVED = "config.json"
@@ -49,6 +50,12 @@ class TrainConfig(Config):
     sample_every: Steps = Field(100, description="Steps between sample grids.")
     save_every: Steps = Field(100, description="Steps between checkpoints.")
     keep_checkpoints: Size = 2
+    on_disk_full: Literal["stop", "continue"] = Field(
+        "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
+    )
+    watchdog_seconds: Number = Field(
+        600, gt=0, le=10**6, description="A rank that hangs at one place for so long ends the job."
+    )
     resume: Literal["auto", "never"] = Field(
         "auto", description="`never` refuses a run folder that holds a checkpoint."
     )
@@ -67,10 +74,7 @@ def load_config(path: Path, overrides: list[str] = []) -> TrainConfig:  # noqa: 
     Raises:
         ConfigError: the file is absent or not JSON, a key is unknown or a value invalid; names the place.
     """
-    tree = read_json(path, what="config", error=ConfigError)
-    for override in overrides:
-        _apply(tree, override)
-    config = parse(tree, shown(path))
+    config = parse(read_tree(path, overrides), shown(path))
     _refuse_foreign(config.output)
     return config
 
@@ -94,20 +98,3 @@ def parse(tree: dict[str, Any], source: str) -> TrainConfig:
         return TrainConfig.model_validate(tree)
     except ValidationError as error:
         raise explain(error, source) from None
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {shown(override)!r} is not of the form section.key=value")
-    *parents, last = key.split(".")
-    node = tree
-    for parent in parents:
-        child = node.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {shown(override)!r}: {shown(parent)!r} is a value, not a section")
-        node = child
-    try:
-        node[last] = parse_json(text, source=key)
-    except UntrustedError:
-        node[last] = text

@@ -4,94 +4,60 @@ Frozen networks stay plain modules outside every engine. A second network's loss
 through the engine itself, and each engine gets one backward per micro-batch: other wirings are wrong in silence.
 """
 
+import io
 import logging
-import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from fpd_core.config import Config, Number, Share, Size, Steps, Whole
+from fpd_core import atomic
+from fpd_core.untrusted import open_regular
+from fpd_train import ranks
+from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
+from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
-from deepspeed.utils import logger, safe_get_full_fp32_param
+from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
+from deepspeed.utils import logger, safe_get_full_fp32_param, safe_get_full_grad
+from deepspeed.utils.tensor_fragment import fragment_address
+
+# All that DeepSpeed's own files hold beside tensors and plain containers: records without behaviour.
+RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [LossScaler, ZeroStageEnum, fragment_address]
 
 
-class OptimizerConfig(Config):
-    """AdamW and its learning-rate schedule."""
+def start_processes(device: str, limit_seconds: float) -> tuple[torch.device, ranks.Store]:
+    """Join the process group. Collective.
 
-    lr: Number = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    eps: Number = Field(1e-8, ge=1e-16, le=1)
-    weight_decay: Number = Field(0.0, ge=0, le=10)
-    warmup_steps: Whole = Field(100, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up; cosine ends at zero.")
-    clip: Number = Field(1.0, ge=0, le=1e6, description="Global gradient norm limit; 0 switches clipping off.")
-
-
-class EngineConfig(Config):
-    """How DeepSpeed runs a network."""
-
-    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="1 or 2 suits networks up to a billion parameters.")
-    precision: Literal["float32", "bfloat16"] = "float32"
-    accumulation: Size = Field(
-        1, description="Micro-batches per step. The drift loss couples a batch, so prefer a larger micro-batch."
-    )
-    max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
-
-    @model_validator(mode="after")
-    def _masters_exist(self) -> "EngineConfig":
-        if self.zero_stage == 0 and self.precision != "float32":
-            raise ValueError("zero_stage 0 keeps no float32 masters for bfloat16; use zero_stage 1")
-        return self
-
-
-def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """Join the process group; a plain `python` start becomes a group of one.
+    Args:
+        limit_seconds: how long to wait for another rank, now and in every collective call.
 
     Returns:
-        rank, world size, this rank's device.
+        this rank's device, a store that the ranks share.
+
+    Raises:
+        ConfigError: the ranks cannot meet.
     """
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("MASTER_PORT", str(29500 + os.getpid() % 2000))
-    logger.setLevel(logging.ERROR)
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    backend = "nccl" if use_cuda else "gloo"
+    store = ranks.meet(backend, limit_seconds)
+    logger.setLevel(logging.ERROR)
     if not use_cuda:
         # The shared-memory op compiles for a minute and a killed compile hangs later runs; gloo is enough on CPUs.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if use_cuda else "gloo", verbose=False)
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
     local = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(local)
-    return dist.get_rank(), dist.get_world_size(), local
-
-
-def stop_processes() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is true on any rank. Collective."""
-    if dist.get_world_size() == 1:
-        return flag
-    vote = torch.tensor([float(flag)], device=device)
-    dist.all_reduce(vote, op=dist.ReduceOp.MAX)
-    return bool(vote.item())
-
-
-def barrier() -> None:
-    """Wait for every rank."""
-    dist.barrier()
+    return local, store
 
 
 def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig, micro_batch: int) -> dict[str, Any]:
@@ -109,14 +75,94 @@ def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig, micro_ba
     return config
 
 
-def learning_rate_factor(step: int, optimizer: OptimizerConfig, steps: int) -> float:
-    """Share of the peak learning rate at an optimizer step (0-based)."""
-    if step < optimizer.warmup_steps:
-        return (step + 1) / optimizer.warmup_steps
-    if optimizer.schedule == "constant":
-        return 1.0
-    progress = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+class _CarefulAdamW(torch.optim.AdamW):
+    """Leaves the weights alone when a gradient is not finite and says so in DeepSpeed's word, `overflow`.
+
+    For stage 0, where nobody else looks; ZeRO does it itself. Gradients are averaged by then: all ranks decide alike.
+    """
+
+    overflow = False
+
+    def step(self, closure: Any = None) -> Any:
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        self.overflow = not all(bool(gradient.isfinite().all()) for gradient in gradients)
+        return None if self.overflow else super().step(closure)
+
+
+class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
+    """How DeepSpeed reads and writes its files here: whole or not at all, and never more than tensors and `RECORDS`.
+
+    A failed write is kept in `error` and raised later, on all ranks: raised here, it would leave them waiting inside
+    DeepSpeed. Files are read ahead by `read`, for the same reason.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: OSError | None = None
+        self.written: list[Path] = []
+        self._ahead: dict[str, Any] = {}
+
+    def create(self, info: Any) -> None:
+        self.error, self.written = None, []
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        try:
+            super().makedirs(path, exist_ok)
+        except OSError as error:
+            self.error = error
+
+    def save(self, state_dict: Any, path: str) -> None:
+        try:
+            with atomic.replacing(Path(path)) as partial, partial.open("wb") as file:
+                writer: Any = _RememberingWriter(file)
+                try:
+                    torch.save(state_dict, writer)
+                except RuntimeError:  # torch hides why its writer stopped
+                    raise writer.error or OSError(f"torch could not write {path}") from None
+            self.written.append(Path(path))
+        except OSError as error:
+            self.error = error
+
+    def read(self, path: Path) -> None:
+        """Open a file ahead of `load`.
+
+        Raises:
+            ValueError: it is absent, damaged or holds more than tensors.
+        """
+        try:
+            with open_regular(path) as file, torch.serialization.safe_globals(RECORDS):
+                self._ahead[str(path)] = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # whatever a file from elsewhere makes of torch's reader
+            raise ValueError(
+                f"{path} cannot be resumed from: it is damaged or holds more than tensors ({_first_line(error)})"
+            ) from None
+
+    def load(self, path: str, map_location: Any = None) -> Any:
+        if path not in self._ahead:
+            self.read(Path(path))
+        return self._ahead.pop(path)
+
+    def commit(self, info: Any) -> bool:
+        return True
+
+
+class _RememberingWriter(io.RawIOBase):
+    """Hands bytes on to a file and keeps the error that stopped it."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {str(error).strip().splitlines()[0] if str(error).strip() else ''}".strip()
 
 
 class Engine:
@@ -126,12 +172,16 @@ class Engine:
         self, module: nn.Module, engine: EngineConfig, optimizer: OptimizerConfig, *, micro_batch: int, steps: int
     ) -> None:
         trainable = [p for p in module.parameters() if p.requires_grad]
-        adamw = torch.optim.AdamW(
+        kind = _CarefulAdamW if engine.zero_stage == 0 else torch.optim.AdamW
+        adamw = kind(
             trainable, optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, optimizer, steps))
         self._config = engine
         self._skipped_in_a_row = 0
+        self._suspects: list[str] = []
+        self._outputs_finite: list[Tensor] = []
+        self._files = _TensorFiles()
         self._engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=adamw,
@@ -139,6 +189,10 @@ class Engine:
             model_parameters=trainable,
             config=_deepspeed_config(engine, optimizer, micro_batch),
         )
+        self._engine.checkpoint_engine = self._files
+        # Runs export their own safetensors; copied by rank 0 alone, the script would leave the others behind when it
+        # does not fit on the disk.
+        self._engine._copy_recovery_script = lambda folder: None
 
     @property
     def module(self) -> nn.Module:
@@ -147,21 +201,36 @@ class Engine:
         return module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._engine(*args, **kwargs)
+        output, finite = made_finite(self._forward(*args, **kwargs))
+        self._outputs_finite += [] if finite is None else [finite]
+        return output
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._last_chance:
+            return self._engine(*args, **kwargs)
+        weight = first_non_finite(self.masters())
+        self._suspects += [f"the weight {weight}"] if weight else []
+        outputs: list[str] = []
+        with watched_outputs(self.module, outputs):
+            result = self._engine(*args, **kwargs)
+        self._suspects += [f"the output of {name}" for name in outputs]
+        return result
 
     def update(self, loss: Tensor) -> bool:
-        """Backward, and at the end of an accumulation the step. Returns whether weights changed.
+        """Backward, and at the end of an accumulation the step. Returns whether weights changed. Collective.
 
         Raises:
-            NonFiniteError: `max_skipped` steps in a row were skipped.
+            NonFiniteError: `max_skipped` steps in a row were skipped; names the first tensor that is not finite.
         """
-        # ZeRO skips steps with non-finite gradients; plain float32 (stage 0) would apply them, so decide it here.
-        if self._config.zero_stage == 0 and any_rank(not bool(loss.isfinite()), loss.device):
-            self._engine.zero_grad()
-            self._count(False)
-            return False
-        self._engine.backward(loss)
+        # What is not finite may still have finite gradients. They become NaN here, so that every rank skips the step.
+        finite = torch.stack([loss.detach().isfinite(), *self._outputs_finite]).all()
+        self._outputs_finite = []
+        self._engine.backward(loss * torch.where(finite, 1.0, torch.nan).to(loss))
         boundary = bool(self._engine.is_gradient_accumulation_boundary())
+        if self._last_chance:
+            self._suspects += [] if bool(loss.isfinite()) else ["the loss"]
+            gradient = first_non_finite(self._gradients()) if boundary else None
+            self._suspects += [f"the gradient of {gradient}"] if gradient else []
         self._engine.step()
         if not boundary:
             return False
@@ -169,13 +238,35 @@ class Engine:
         self._count(applied)
         return applied
 
+    @property
+    def outputs_are_finite(self) -> bool:
+        """Whether the outputs since the last update are the network's own, not zeros in the place of NaN."""
+        return all(bool(finite) for finite in self._outputs_finite)
+
+    @property
+    def is_skipping(self) -> bool:
+        """Whether the last step was skipped."""
+        return self._skipped_in_a_row > 0
+
+    @property
+    def _last_chance(self) -> bool:
+        """Whether one more skipped step ends the run."""
+        return self._skipped_in_a_row + 1 >= self._config.max_skipped
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor | None]]:
+        for name, parameter in self._engine.module.named_parameters():
+            if parameter.requires_grad:
+                yield name, parameter.grad if self._config.zero_stage == 0 else safe_get_full_grad(parameter)
+
     def _count(self, applied: bool) -> None:
         self._skipped_in_a_row = 0 if applied else self._skipped_in_a_row + 1
         if self._skipped_in_a_row >= self._config.max_skipped:
+            culprits = [f"{found[0]} (rank {rank})" for rank, found in enumerate(ranks.gather(self._suspects)) if found]
             raise NonFiniteError(
-                f"{self._skipped_in_a_row} steps in a row had a non-finite loss or gradient; "
-                "lower optimizer.lr or resume from an earlier checkpoint"
+                f"{self._skipped_in_a_row} steps in a row had a non-finite loss or gradient; the first tensor that is "
+                f"not finite: {culprits[0] if culprits else 'a gradient'}"
             )
+        self._suspects = []
 
     def stats(self) -> dict[str, float]:
         """Learning rate and, where the stage reports it, the gradient norm before clipping."""
@@ -194,25 +285,39 @@ class Engine:
         """The network's buffers by name."""
         return dict(self._engine.module.named_buffers())
 
-    def save(self, folder: Path) -> None:
-        """Optimizer, schedule and weights under `folder`. Collective."""
-        self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
-        if dist.get_rank() == 0:
-            for script in ("zero_to_fp32.py", "zero_to_torch.py"):  # runs export their own safetensors
-                (folder.parent / script).unlink(missing_ok=True)
-
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote. Collective.
+    def save(self, folder: Path) -> list[Path]:
+        """Optimizer, schedule and weights under `folder`. Collective. Returns the files that this rank wrote.
 
         Raises:
-            ValueError: the checkpoint is missing or of another world size or ZeRO stage.
+            OSError: on this rank alone, after all have finished.
+        """
+        self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
+        if self._files.error is not None:
+            raise self._files.error
+        return self._files.written
+
+    def read(self, folder: Path) -> None:
+        """Open this rank's files of what `save` wrote, ahead of `load`.
+
+        Raises:
+            ValueError: one is damaged or holds more than tensors.
+        """
+        for path in sorted(folder.glob("*.pt")):
+            if "_pp_rank_" not in path.name or f"_pp_rank_{dist.get_rank()}_" in path.name:
+                self._files.read(path)
+
+    def load(self, folder: Path) -> None:
+        """Restore what `read` has opened. Collective.
+
+        Raises:
+            ValueError: the checkpoint is of another world size, network or ZeRO stage.
         """
         try:
             path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
         except Exception as error:  # DeepSpeed raises its own, bare AssertionErrors and torch's
             raise ValueError(
-                f"checkpoint {folder} cannot be resumed (another world size, ZeRO stage or a damaged file): "
-                f"{type(error).__name__} {error}"
+                f"checkpoint {folder} cannot be resumed (another world size, network or ZeRO stage): "
+                f"{_first_line(error)}"
             ) from None
         if path is None:
             raise ValueError(f"checkpoint {folder} holds no engine state")

@@ -1,10 +1,11 @@
 """What a run tells the world: a rich progress bar, `metrics.jsonl`, tensorboard and sample grids."""
 
 import json
-import time
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -12,23 +13,34 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 
+from fpd_core import atomic
+
+METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
 SHOWN = {"loss": "loss", "rms": "Z_h", "alignment": "cos", "entropy": "entropy", "accuracy": "acc", "codes": "codes"}
 GRID_COLUMNS = 10
 
 
 class RunLog:
-    """Log of one run. On ranks other than 0 it does nothing."""
+    """Log of one run. On ranks other than 0 it does nothing.
 
-    def __init__(self, folder: Path, *, active: bool, start: int, steps: int, title: str) -> None:
+    A file that cannot be written never interrupts the step in which it happens, because the other ranks would wait:
+    `failure` keeps the error for the loop to act on. With `survive_full_disk` a full disk costs the line or picture.
+    """
+
+    def __init__(
+        self, folder: Path, *, active: bool, start: int, steps: int, title: str, survive_full_disk: bool = False
+    ) -> None:
+        self.failure: OSError | None = None
         self._active, self._folder, self._start = active, folder, start
-        self._began = time.monotonic()
+        self._survive_full_disk = survive_full_disk
         self._console = Console(stderr=True)
+        self._board: SummaryWriter | None = None
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        _forget_after(folder / "metrics.jsonl", start)
-        self._file: IO[str] = (folder / "metrics.jsonl").open("a", buffering=1)
+        forgotten = _forget_after(folder / METRICS, start)
+        self._metrics = os.open(folder / METRICS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self._progress = Progress(
             TextColumn(f"[bold]{title}"),
@@ -42,19 +54,25 @@ class RunLog:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(title, total=steps, completed=start, numbers="")
+        if forgotten:
+            self.say(f"dropped {forgotten} unreadable line(s) of {folder / METRICS}")
 
     def __enter__(self) -> "RunLog":
         if self._active:
+            threading.excepthook = _quiet_about_files
             self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._active:
-            self._progress.stop()
-            self._file.close()
-            self._board.close()
+        if not self._active:
+            return
+        self._progress.stop()
+        os.close(self._metrics)
+        if self._board is not None:
+            self._writing(self._board.close)
+        threading.excepthook = threading.__excepthook__
 
     def step(self, step: int, images_seen: int, numbers: dict[str, float], *, write: bool) -> None:
         """Advance the bar; with `write`, append the numbers of this step to the logs."""
@@ -66,29 +84,95 @@ class RunLog:
         if not write:
             return
         record = {"step": step, "images_seen": images_seen, **{k: round(v, 8) for k, v in numbers.items()}}
-        self._file.write(json.dumps(record) + "\n")
+        self._writing(lambda: _append(self._metrics, json.dumps(record) + "\n"))
         for key, value in numbers.items():
-            self._board.add_scalar(key, value, step)
+            self._draw(lambda board: board.add_scalar(key, value, step))  # noqa: B023  (called at once)
         if not self._console.is_terminal:
-            self._console.print(f"step {step}  {shown}  {rate:.0f} img/s", highlight=False)
+            self._console.print(f"step {step}  {shown}  {rate:.0f} img/s", highlight=False, soft_wrap=True)
 
     def grid(self, step: int, images: Tensor) -> None:
         """Save a sample grid [N, 3, H, W] in [0, 1]."""
         if not self._active:
             return
-        path = self._folder / "samples" / f"step_{step:06d}.png"
-        path.parent.mkdir(exist_ok=True)
-        save_image(images.clamp(0, 1), path, nrow=GRID_COLUMNS)
-        self._board.add_images("samples", images.clamp(0, 1), step)
+        self._writing(lambda: _save_grid(self._folder / SAMPLES / f"step_{step:06d}.png", images.clamp(0, 1)))
+        self._draw(lambda board: board.add_images("samples", images.clamp(0, 1), step))
+
+    def sync(self) -> None:
+        """Wait until the metrics so far are on the disk: a checkpoint must not be ahead of them."""
+        if self._active:
+            self._writing(lambda: os.fsync(self._metrics))
 
     def say(self, message: str) -> None:
         """One line for the person who waits."""
         if self._active:
-            self._console.print(message, highlight=False)
+            self._console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+    def raise_failure(self) -> None:
+        """Raise the error of a file that could not be written, if there was one."""
+        if self.failure is not None:
+            raise self.failure
+
+    def _draw(self, draw: Callable[[SummaryWriter], None]) -> None:
+        """Tensorboard, for as long as it can write: its thread does not recover."""
+        board = self._board
+        if board is not None and not self._writing(lambda: draw(board)):
+            self._board = None
+
+    def _writing(self, write: Callable[[], None]) -> bool:
+        """Whether `write` worked. If not, it is said, or kept as the `failure` that ends the run."""
+        try:
+            write()
+        except OSError as error:
+            if self._survive_full_disk and atomic.is_disk_full(error):
+                self.say(f"warning: the disk is full; some of the log of {self._folder} is not written")
+            else:
+                self.failure = self.failure or error
+            return False
+        return True
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run is about to repeat."""
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+def _quiet_about_files(error: threading.ExceptHookArgs) -> None:
+    """Tensorboard's thread dies of a full disk, and the next call raises that again where `_writing` deals with it."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
+
+
+def _append(descriptor: int, line: str) -> None:
+    """Add a line in one piece or not at all."""
+    before = os.fstat(descriptor).st_size
+    content = line.encode()
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    except OSError:
+        os.ftruncate(descriptor, before)
+        raise
+
+
+def _save_grid(path: Path, images: Tensor) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with atomic.replacing(path) as partial:
+        save_image(images, partial, format="png", nrow=GRID_COLUMNS)
+
+
+def _forget_after(path: Path, step: int) -> int:
+    """Drop the lines of steps that a resumed run is about to repeat; returns how many others could not be read."""
+    if not path.exists():
+        return 0
+    kept, unreadable = [], 0
+    for line in path.read_bytes().splitlines():
+        number = _step_of(line)
+        unreadable += number is None
+        if number is not None and number <= step:
+            kept.append(line + b"\n")
+    atomic.write_bytes(path, b"".join(kept))
+    return unreadable
+
+
+def _step_of(line: bytes) -> int | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step") if isinstance(record, dict) else None
+    return step if isinstance(step, int) else None

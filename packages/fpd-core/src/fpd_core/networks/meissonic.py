@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from fpd_core.config import Codes, Config, Depth, Flag, Size, check_heads
+from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole, check_heads
 from fpd_core.networks.mmdit import JointBlock, Rotation, SingleBlock
 
 
@@ -25,7 +25,7 @@ class MeissonicConfig(Config):
     # Rows of the embedding table; the last one is the mask token.
     vocabulary: Codes = 8256
     # Codes along one edge of the image; even.
-    side: Size = Field(64, le=256, multiple_of=2)
+    side: Whole = Field(64, ge=2, le=256, multiple_of=2)
     width: Size = 1024
     num_heads: Size = 8
     depth: Depth = 14

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.config import Codes, Config, Depth, Size
+from fpd_core.config import Codes, Config, Depth, Size, Whole
 from fpd_core.networks.codebook import Codebook
 
 
@@ -22,7 +22,7 @@ class VqGanConfig(Config):
     code_dim: Size = 256
     channels: Size = Field(128, multiple_of=32)
     # Level 0 is full resolution; each further level halves it.
-    multipliers: tuple[Annotated[Size, Field(le=64)], ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=8)
+    multipliers: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=8)
     num_blocks: Depth = 2
 
     @property

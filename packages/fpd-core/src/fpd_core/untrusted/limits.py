@@ -12,4 +12,4 @@ ARRAY_BYTES = 1024 * MIB  # one array that is read whole, of an .npz file
 ARRAYS_PER_FILE = 64
 
 ARCHIVE_BYTES = 2 * 1024 * MIB  # a tar shard or a gzipped file after decompression, held in memory
-CAPTION_BYTES = MIB // 16  # one line of a captions file
+CAPTION_BYTES = 2**16  # one line of a captions file

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition, Condition, PromptCondition
-from fpd_core.config import Classes, Config, Count, Flag, Seed, Size
+from fpd_core.config import Amount, Classes, Config, Flag, Seed, Size
 from fpd_eval.images.image_set import Rounding
 
 
@@ -45,7 +45,7 @@ class Plan(Config, ABC):
 class ClassPlan(Plan):
     """Classes in turn."""
 
-    num_images: Count
+    num_images: Amount
     num_classes: Classes = Field(description="Image i shows class i mod this.")
 
     @model_validator(mode="after")

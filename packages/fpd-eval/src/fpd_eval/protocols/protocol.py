@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from fpd_core.config import Config, Count, Flag, Seed, Size, explain
+from fpd_core.config import Amount, Config, Flag, Seed, Size, explain
 from fpd_eval.images.image_set import Rounding
 from fpd_eval.images.plan import ClassPlan
 
@@ -35,27 +35,27 @@ class MetricProtocol(Config):
     compared: tuple[MetricName, ...] = Field((), description="What a comparison shows, where that is another choice.")
     features: str = Field(description="Extractor of distances, precision, recall, density, coverage, KID and CLIP.")
     scores: str | None = Field(None, description="Extractor whose logits give the inception score and accuracy.")
-    num_images: Count = Field(50000, description="Generated images per system.")
-    num_reference: Count | None = Field(None, description="Reference images; None takes whatever is there.")
+    num_images: Amount = Field(50000, description="Generated images per system.")
+    num_reference: Amount | None = Field(None, description="Reference images; None takes whatever is there.")
     batch_size: Size = Field(50, description="Images per call of a generator; other batches, other images.")
     seed: Seed = Field(0, description="Every batch draws from (seed, index of its first image).")
     rounding: Rounding = Field("half_even", description="How generated pixels become 8-bit.")
     statistics: Literal["file", "images"] = Field(
         "images", description="Whether the distance belongs to a published mu/sigma file or to the reference images."
     )
-    precision_recall_k: Count = 3
-    density_coverage_k: Count | None = Field(None, description="None leaves density and coverage out.")
+    precision_recall_k: Amount = 3
+    density_coverage_k: Amount | None = Field(None, description="None leaves density and coverage out.")
     inclusive: Flag = Field(False, description="Whether a point on a neighbour sphere counts as inside.")
-    inception_splits: Count = 10
-    inception_split_size: Count | None = Field(None, description="Rows per split, instead of their number.")
+    inception_splits: Amount = 10
+    inception_split_size: Amount | None = Field(None, description="Rows per split, instead of their number.")
     inception_shuffle: Flag = True
-    kid_subsets: Count = 100
-    kid_subset_size: Count = 1000
+    kid_subsets: Amount = 100
+    kid_subset_size: Amount = 1000
     reference: Path | None = Field(None, description="The reference unless one is given.")
     class_names: tuple[str, ...] = Field((), description="In label order, where the classes are known.")
     reference_labels: Path | None = Field(None, description="Classes of the reference images, which a table shows.")
     timing_batch_size: Size | None = Field(None, description="Images per timed call; None measures no time.")
-    timing_repeats: Count = Field(3, description="Timed calls after one warm-up; the median counts.")
+    timing_repeats: Amount = Field(3, description="Timed calls after one warm-up; the median counts.")
 
     @model_validator(mode="after")
     def _measurable(self) -> "MetricProtocol":

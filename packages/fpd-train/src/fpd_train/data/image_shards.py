@@ -1,16 +1,15 @@
 """Shards of labelled images: what tokenizers, teachers and classifiers learn from."""
 
-import io
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Classes, Size
+from fpd_core.untrusted.images import open_image
 from fpd_train.batch import Batch
 from fpd_train.data.shards import Shards, place
 from fpd_train.errors import DataError
@@ -23,7 +22,7 @@ class ImageShards(Shards):
 
     name: Literal["image_shards"] = "image_shards"
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
-    image_size: Size = Field(le=8192, description="Side of the square images; others are refused.")
+    image_size: Size = Field(description="Side of the square images; others are refused.")
 
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
         images = torch.stack([self._image(sample) for sample in samples])
@@ -34,10 +33,7 @@ class ImageShards(Shards):
         data = next((sample[key] for key in IMAGE_KEYS if key in sample), None)
         if data is None:
             raise DataError(f"{where} has no image ({', '.join(IMAGE_KEYS)}); a dot in the key changes the extension")
-        try:
-            image = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"{where}: image cannot be decoded: {error}") from None
+        image = np.array(open_image(data, source=f"{where}: image", error=DataError).convert("RGB"))
         if image.shape[:2] != (self.image_size, self.image_size):
             raise DataError(
                 f"{where} is {image.shape[1]}x{image.shape[0]}, the config says {self.image_size} pixels a side"

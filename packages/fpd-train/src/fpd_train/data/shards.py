@@ -4,33 +4,58 @@ A resumed run skips whole shards by the counts in `sizes.json` and continues wit
 size. Samples are shuffled as raw bytes and decoded last, so the buffer stays small.
 """
 
-import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-import webdataset as wds
-from pydantic import Field
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from webdataset.tariterators import group_by_keys
 
 from fpd_core.config import Config, Size
+from fpd_core.untrusted import parse_object, shown
+from fpd_core.untrusted.archives import Readable, tar_members
+from fpd_core.untrusted.limits import JSON_BYTES
 from fpd_train.batch import Batch
+from fpd_train.data.shard_folder import Scheme, check_name, check_scheme, opened, scheme_of
 from fpd_train.errors import DataError
 
 SIZES = "sizes.json"
+SAMPLES = 10**9  # of one shard, at most
+_META = re.compile(r"__[^/]*__($|/)")  # notes of webdataset, no samples
 
 
 def place(sample: dict[str, Any]) -> str:
     """Where a sample lies, for error messages."""
-    return f"sample {sample['__key__']} of {sample['__url__']}"
+    return f"sample {shown(sample['__key__'])} of {sample['__url__']}"
+
+
+def _as_text(folder: Any) -> Any:
+    """A local path in its plain form, `data/shards` for `data/shards/`; a URL as it is."""
+    if not isinstance(folder, Path | str) or not str(folder) or (isinstance(folder, str) and scheme_of(folder)):
+        return folder
+    plain = str(Path(folder))
+    return plain if scheme_of(plain) is None else f"./{plain}"
 
 
 class Shards(Config, ABC):
     """A folder of `.tar` shards with `sizes.json`; sources say what a sample holds."""
 
-    folder: Path = Field(description="Folder written by `fpd-train shards`.")
+    folder: Annotated[
+        str, BeforeValidator(_as_text), StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")
+    ] = Field(description="Folder written by `fpd-train shards`; or its URL, where `allow` names the scheme.")
+    allow: tuple[Scheme, ...] = Field(
+        (), max_length=4, description="Schemes `folder` may have; `pipe` runs a command, to which `/name` is appended."
+    )
     shuffle_shards: Size = Field(4, description="Shards shuffled together: raw bytes held in memory per rank.")
+
+    @model_validator(mode="after")
+    def _scheme_is_allowed(self) -> Self:
+        check_scheme(self.folder, self.allow)
+        return self
 
     @abstractmethod
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
@@ -40,19 +65,26 @@ class Shards(Config, ABC):
         """Samples per shard, in name order.
 
         Raises:
-            DataError: the folder, `sizes.json` or a listed shard is missing.
+            DataError: `sizes.json` or a listed shard is missing, or it says something else than names and counts.
         """
-        path = self.folder / SIZES
-        try:
-            sizes: dict[str, int] = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise DataError(f"{path} does not exist; write shards with `fpd-train shards --help`") from None
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path} is not valid JSON: {error}") from None
-        missing = [name for name in sizes if not (self.folder / name).is_file()]
-        if missing or not sizes:
-            what = f"shard {missing[0]} is listed in {path} but missing" if missing else f"{path} lists no shard"
-            raise DataError(f"{what}; write the shards again with `fpd-train shards`")
+        listed = f"{self.folder}/{SIZES}"
+        if scheme_of(self.folder) is None and not Path(listed).exists():
+            raise DataError(f"{listed} does not exist; write shards with `fpd-train shards --help`")
+        with opened(self.folder, SIZES) as stream:
+            content = _whole(stream, listed)
+        sizes = parse_object(content, source=listed, error=DataError)
+        if not sizes:
+            raise DataError(f"{listed} lists no shard; write the shards again with `fpd-train shards`")
+        for name, count in sizes.items():
+            check_name(name, listed)
+            if type(count) is not int or not 1 <= count <= SAMPLES:
+                raise DataError(
+                    f"{listed} gives {name} the size {shown(repr(count))}; a size is a whole number from 1 to {SAMPLES}"
+                )
+            if scheme_of(self.folder) is None and not (Path(self.folder) / name).is_file():
+                raise DataError(
+                    f"shard {name} is listed in {listed} but missing; write the shards again with `fpd-train shards`"
+                )
         return dict(sorted(sizes.items()))
 
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
@@ -90,14 +122,29 @@ class Shards(Config, ABC):
             epoch += 1
 
     def _read(self, name: str, expected: int) -> list[dict[str, Any]]:
-        path = self.folder / name
-        try:
-            pipeline = wds.DataPipeline(wds.SimpleShardList([str(path)]), wds.tarfile_to_samples())
-            samples = list(pipeline)
-        except Exception as error:  # webdataset re-raises tar, IO and zlib errors in many types
-            raise DataError(f"shard {path} cannot be read: {error}") from None
-        if len(samples) != expected:
-            raise DataError(
-                f"shard {path} holds {len(samples)} samples, {SIZES} says {expected}: damaged or incomplete"
+        source = f"{self.folder}/{name}"
+        with opened(self.folder, name) as stream:
+            members = (
+                {"fname": member, "data": data, "__url__": source}
+                for member, data in tar_members(stream, source=f"shard {source}", error=DataError)
+                if not _META.match(member)
             )
+            try:
+                samples = list(islice(group_by_keys(members), expected + 1))
+            except DataError:
+                raise
+            except ValueError as error:  # a member given twice; webdataset adds to the arguments
+                raise DataError(f"shard {source} cannot be read: {shown(error.args[0])}") from None
+        if len(samples) != expected:
+            count = f"more than {expected}" if len(samples) > expected else str(len(samples))
+            raise DataError(f"shard {source} holds {count} samples, {SIZES} says {expected}: damaged or incomplete")
         return samples
+
+
+def _whole(stream: Readable, source: str) -> bytes:
+    content = b""
+    while (block := stream.read(JSON_BYTES + 1 - len(content))) and len(content) <= JSON_BYTES:
+        content += block
+    if len(content) > JSON_BYTES:
+        raise DataError(f"{source} has more than {JSON_BYTES} bytes (JSON_BYTES)")
+    return content

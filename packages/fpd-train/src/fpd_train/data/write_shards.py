@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +16,10 @@ import webdataset as wds
 from numpy.typing import NDArray
 from PIL import Image
 
+from fpd_core.atomic import sync
 from fpd_core.idx import read_images, read_labels
+from fpd_core.untrusted import open_regular
+from fpd_core.untrusted.limits import CAPTION_BYTES
 from fpd_train.data.shards import SIZES
 from fpd_train.errors import DataError
 
@@ -75,20 +80,30 @@ def fashion_samples(folder: Path, split: str) -> Iterator[dict[str, object]]:
 
 
 def caption_samples(path: Path) -> Iterator[dict[str, object]]:
-    """WebDataset samples of a UTF-8 text file with one caption per line; empty lines are left out.
+    """WebDataset samples of a UTF-8 text file, one caption per line; empty lines and a byte order mark are left out.
 
     Raises:
-        DataError: the file is absent, not UTF-8 or without captions.
+        DataError: the file is absent, not UTF-8 or without captions, or a line is too long for one.
     """
+    index = 0
+    with io.TextIOWrapper(open_regular(path, error=DataError), encoding="utf-8-sig") as file:
+        while line := _line(file, path):
+            if caption := line.strip():
+                yield {"__key__": f"{index:08d}", "txt": caption.encode()}
+                index += 1
+    if not index:
+        raise DataError(f"captions {path}: no line holds a caption")
+
+
+def _line(file: io.TextIOWrapper, path: Path) -> str:
+    """The next line, empty at the end."""
     try:
-        with path.open(encoding="utf-8") as file:
-            captions = [line.strip() for line in file if line.strip()]
+        line = file.readline(CAPTION_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"captions {path}: {error}") from None
-    if not captions:
-        raise DataError(f"captions {path}: no line holds a caption")
-    for index, caption in enumerate(captions):
-        yield {"__key__": f"{index:08d}", "txt": caption.encode()}
+    if len(line) == CAPTION_BYTES:
+        raise DataError(f"captions {path}: a line has {CAPTION_BYTES} characters or more (CAPTION_BYTES)")
+    return line
 
 
 def write_shards(samples: Iterator[dict[str, object]], folder: Path, per_shard: int) -> dict[str, int]:
@@ -97,18 +112,42 @@ def write_shards(samples: Iterator[dict[str, object]], folder: Path, per_shard: 
     Raises:
         DataError: the folder exists and is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty; remove it or choose another --out")
+    with _appearing(folder) as partial:
+        sizes: dict[str, int] = {}
+        for number in count():
+            group = list(islice(samples, 1))
+            if not group:
+                break
+            name = f"shard-{number:05d}.tar"
+            sizes[name] = _write_tar(chain(group, islice(samples, per_shard - 1)), partial / name)
+        (partial / SIZES).write_text(json.dumps(sizes, indent=1) + "\n")
+        sync(partial / SIZES)
+    return sizes
+
+
+def _write_tar(samples: Iterator[dict[str, object]], path: Path) -> int:
+    """Write one tar and count its samples. The file is opened here: webdataset would read its name as a URL."""
+    written = 0
+    with path.open("wb") as file, wds.TarWriter(file) as writer:
+        for written, sample in enumerate(samples, start=1):  # noqa: B007
+            writer.write(sample)
+    sync(path)
+    return written
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder to fill, which becomes `folder` at the end, or nothing if that fails."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    sizes: dict[str, int] = {}
-    with wds.ShardWriter(str(partial / "shard-%05d.tar"), maxcount=per_shard, verbose=0) as writer:
-        for sample in samples:
-            writer.write(sample)
-            sizes[Path(writer.fname).name] = writer.count
-    (partial / SIZES).write_text(json.dumps(sizes, indent=1) + "\n")
-    partial.chmod(0o755)
-    if folder.exists():
-        folder.rmdir()
-    partial.rename(folder)
-    return sizes
+    try:
+        yield partial
+        partial.chmod(0o755)
+        sync(partial)
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    sync(folder.parent)

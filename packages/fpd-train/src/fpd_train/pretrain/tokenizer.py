@@ -12,7 +12,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.checkpoints import cast, save_folder
-from fpd_core.config import Config, Number, Share
+from fpd_core.config import Config, Number
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_train.batch import Batch
 from fpd_train.methods.interface import Forward, Parts, Report
@@ -29,7 +29,7 @@ class TokenizerTraining(Config):
         0.2, ge=0, le=1e3, description="Weight of feature distances; sharpens what L1 blurs."
     )
     commitment_weight: Number = Field(0.25, ge=0, le=1e3)
-    codebook_decay: Share = Field(0.99, gt=0, description="The codebook follows its latents by this average.")
+    codebook_decay: Number = Field(0.99, gt=0, lt=1, description="The codebook follows its latents by this average.")
     dead_code_threshold: Number = Field(
         2.0, ge=0, le=1e6, description="Codes used less often than this per batch are moved onto live latents."
     )

@@ -1,0 +1,47 @@
+"""How a network is optimised: typed sections that say nothing of DeepSpeed, so that reading a config is quick."""
+
+import math
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fpd_core.config import Config, Number, Share, Size, Steps, Whole
+
+
+class OptimizerConfig(Config):
+    """AdamW and its learning-rate schedule."""
+
+    lr: Number = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Number = Field(1e-8, ge=1e-16, le=1)
+    weight_decay: Number = Field(0.0, ge=0, le=10)
+    warmup_steps: Whole = Field(100, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up; cosine ends at zero.")
+    clip: Number = Field(1.0, ge=0, le=1e6, description="Global gradient norm limit; 0 switches clipping off.")
+
+
+class EngineConfig(Config):
+    """How DeepSpeed runs a network."""
+
+    zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    accumulation: Size = Field(
+        1, description="Micro-batches per step. The drift loss couples a batch, so prefer a larger micro-batch."
+    )
+    max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
+
+    @model_validator(mode="after")
+    def _masters_exist(self) -> "EngineConfig":
+        if self.zero_stage == 0 and self.precision != "float32":
+            raise ValueError("zero_stage 0 keeps no float32 masters for bfloat16; use zero_stage 1")
+        return self
+
+
+def learning_rate_factor(step: int, optimizer: OptimizerConfig, steps: int) -> float:
+    """Share of the peak learning rate at an optimizer step (0-based)."""
+    if step < optimizer.warmup_steps:
+        return (step + 1) / optimizer.warmup_steps
+    if optimizer.schedule == "constant":
+        return 1.0
+    progress = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
