@@ -28,8 +28,8 @@ def write(folder, content):
 
 TABLE = [
     # Accepted once, trained and exported.
-    ("method.objective.bandwidths=[NaN]", "bandwidths holds NaN, which is no JSON number"),
-    ("method.objective.bandwidths=[0.02, Infinity]", "bandwidths holds Infinity"),
+    ("method.objective.bandwidths=[NaN]", "bandwidths holds nan at 0; numbers must be finite"),
+    ("method.objective.bandwidths=[0.02, Infinity]", "bandwidths holds inf at 1;"),
     ("method.objective.bandwidths=[0]", r"bandwidths\.0: .*greater than or equal to 0\.0001 \(found 0\)"),
     ("method.objective.bandwidths=[-1]", r"bandwidths\.0: .*found -1"),
     ("method.objective.bandwidths=[1e-320]", r"bandwidths\.0"),
@@ -181,7 +181,8 @@ def test_other_methods(name, override):
         (b"[" * 100_000, "JSON_DEPTH"),
         (b'{"a":' * 100_000, "JSON_DEPTH"),
         (b'{"steps": 1, "steps": 2}', "gives the key 'steps' twice"),
-        (b'{"seed": NaN}', "NaN"),
+        (b'{"seed": NaN}', "holds nan at seed; numbers must be finite"),
+        (b'{"optimizer": {"lr": Infinity}}', r"holds inf at optimizer\.lr; numbers"),
         (b"\xff\xfe{\x00}\x00", "not UTF-8"),
         (b"", "not valid JSON"),
         (b'{"' + b"a" * 10**6 + b'": 1}', "unknown key"),
