@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +55,12 @@ def config(teacher_folder, tmp_path):
 
 @pytest.fixture
 def launch(config, tmp_path):
-    """Start a run: `launch(ranks=None, wait=True, **changes of top-level keys)`; None is plain python, no launcher."""
+    """Start a run: `launch(ranks=None, wait=True, **changes of top-level keys)`; None is plain python, no launcher.
 
-    def start(ranks=None, wait=True, arguments=(), **changes):
+    `environment` adds variables, `file_limit` is the size that the run's files may have.
+    """
+
+    def start(ranks=None, wait=True, arguments=(), environment=None, file_limit=None, **changes):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | changes))
         head = [sys.executable, str(RUN)]
@@ -64,15 +68,16 @@ def launch(config, tmp_path):
             deepspeed = Path(sys.executable).with_name("deepspeed")
             port = 20000 + os.getpid() % 20000
             head = [str(deepspeed), "--num_gpus", str(ranks), "--master_port", str(port), str(RUN)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **(environment or {})}
         process = subprocess.Popen(
             [*head, "--config", str(path), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            env=variables,
             cwd=tmp_path,
             start_new_session=True,
+            preexec_fn=file_limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))),
         )
         if not wait:
             return process

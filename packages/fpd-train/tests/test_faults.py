@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.faults, pytest.mark.distributed, pytest.mark.timeout(600)]
 STEPS = 40
 SETTINGS = {"steps": STEPS, "sample_every": 10}
 

@@ -78,6 +78,12 @@ def test_a_rank_that_is_frozen_is_named(job, culprit):
     assert said[0].startswith(f"{named} the all-reduce of step 9")
 
 
+def test_a_rank_that_froze_before_its_first_sign_of_life(job):
+    processes = job([WAITS, WAITS])
+    os.kill(processes[1].pid, signal.SIGSTOP)
+    assert ends(processes[:1])[1][0].startswith("rank 1 gives no sign of life since the ")
+
+
 def test_all_ranks_in_one_place(job):
     assert ends(job([WAITS, WAITS]))[1] == [f"every rank hangs in the all-reduce of step 9{END}"]
 

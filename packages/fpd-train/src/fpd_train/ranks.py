@@ -24,6 +24,10 @@ class Store(Protocol):
         """The value, as soon as there is one."""
         ...
 
+    def check(self, keys: list[str]) -> bool:
+        """Whether all have a value."""
+        ...
+
     def add(self, key: str, amount: int) -> int:
         """The counter after adding."""
         ...

@@ -40,7 +40,7 @@ class StopRequest:
                 signal.siginterrupt(number, False)
         signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=_forget)
-        threading.Thread(target=self._listen, name="stop requests", daemon=True).start()
+        threading.Thread(target=self._listen, args=[_launcher()], name="stop requests", daemon=True).start()
 
     def at_once(self, sentence: str) -> None:
         """From now on a request ends the process at once with this sentence."""
@@ -57,8 +57,7 @@ class StopRequest:
         self._checkpoints = checkpoints
         self._at_once = None
 
-    def _listen(self) -> None:
-        launcher = _launcher()
+    def _listen(self, launcher: list[int]) -> None:
         while True:
             readable, _, _ = select.select([self._heard], [], [], POLL_SECONDS)
             for number in os.read(self._heard, 64) if readable else b"":

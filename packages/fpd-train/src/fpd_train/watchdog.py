@@ -69,7 +69,8 @@ class Watchdog:
 
     def _look(self) -> None:
         for rank in range(self._world):
-            beat, passed, place = json.loads(self._store.get(_key(rank)))
+            heard = self._store.check([_key(rank)])
+            beat, passed, place = json.loads(self._store.get(_key(rank))) if heard else (0, 0, "the start")
             known = self._seen.get(rank)
             if known is None or known.beat != beat:
                 self._seen[rank] = _Sighting(beat, passed, place, time.monotonic())
