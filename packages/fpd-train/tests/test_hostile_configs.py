@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from fpd_core.config import Config, ConfigError
 from fpd_train import checkpointing, manifest
 from fpd_train.config import TrainConfig, load_config
+from fpd_train.engine_config import OptimizerConfig
 
 REPO = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((REPO / "configs").glob("*.json"))
@@ -124,6 +125,14 @@ def test_nonsense_is_refused(tmp_path, config, monkeypatch, override, message):
     assert len(str(caught.value)) < 1500
     assert len(str(caught.value).splitlines()) <= 3
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["lr", "eps", "clip", "betas"])
+def test_numbers_that_come_from_code_are_finite(field, value):
+    """Not from JSON, which is refused before."""
+    with pytest.raises(ValueError, match=r"finite number"):
+        OptimizerConfig.model_validate({field: (value, 0.9) if field == "betas" else value})
 
 
 NETWORKS = [
