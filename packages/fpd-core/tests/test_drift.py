@@ -223,6 +223,8 @@ def test_alignment_is_the_cosine_between_force_and_correction():
         ((2, 3, 4), (2, 3, 5), BANDWIDTHS, "one shape"),
         ((2, 3), (2, 3), BANDWIDTHS, "one shape"),
         ((2, 3, 4), (2, 3, 4), (0.1, 0.0), "positive"),
+        ((2, 3, 4), (2, 3, 4), (0.1, float("nan")), "positive"),
+        ((2, 3, 4), (2, 3, 4), (float("inf"),), "positive"),
         ((2, 3, 4), (2, 3, 4), (), "positive"),
     ],
 )

@@ -129,7 +129,7 @@ def test_hostile_configs_of_a_student(student, change, message):
         (b"3", "found a number"),
         (b"[" * 100_000, "JSON_DEPTH"),
         (b'{"format_version": 1, "format_version": 1}', "twice"),
-        (b'{"generation": {"temperature": NaN}}', "NaN"),
+        (b'{"generation": {"temperature": NaN}}', "nan"),
         (b"\xff\xfe", "not UTF-8"),
         (b"", "not valid JSON"),
         (b"{}", "lacks architecture, generation, teacher"),

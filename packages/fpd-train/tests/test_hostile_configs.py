@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from fpd_core.config import Config, ConfigError
 from fpd_train import checkpointing, manifest
 from fpd_train.config import TrainConfig, load_config
+from fpd_train.engine_config import OptimizerConfig
 
 REPO = Path(__file__).resolve().parents[3]
 SHIPPED = sorted((REPO / "configs").glob("*.json"))
@@ -28,8 +29,8 @@ def write(folder, content):
 
 TABLE = [
     # Accepted once, trained and exported.
-    ("method.objective.bandwidths=[NaN]", "bandwidths holds NaN, which is no JSON number"),
-    ("method.objective.bandwidths=[0.02, Infinity]", "bandwidths holds Infinity"),
+    ("method.objective.bandwidths=[NaN]", "bandwidths holds nan at 0; numbers must be finite"),
+    ("method.objective.bandwidths=[0.02, Infinity]", "bandwidths holds inf at 1;"),
     ("method.objective.bandwidths=[0]", r"bandwidths\.0: .*greater than or equal to 0\.0001 \(found 0\)"),
     ("method.objective.bandwidths=[-1]", r"bandwidths\.0: .*found -1"),
     ("method.objective.bandwidths=[1e-320]", r"bandwidths\.0"),
@@ -126,6 +127,14 @@ def test_nonsense_is_refused(tmp_path, config, monkeypatch, override, message):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["lr", "eps", "clip", "betas"])
+def test_numbers_that_come_from_code_are_finite(field, value):
+    """Not from JSON, which is refused before."""
+    with pytest.raises(ValueError, match=r"finite number"):
+        OptimizerConfig.model_validate({field: (value, 0.9) if field == "betas" else value})
+
+
 NETWORKS = [
     ("depth=-1", "depth"),
     ("depth=0", "depth"),
@@ -181,7 +190,8 @@ def test_other_methods(name, override):
         (b"[" * 100_000, "JSON_DEPTH"),
         (b'{"a":' * 100_000, "JSON_DEPTH"),
         (b'{"steps": 1, "steps": 2}', "gives the key 'steps' twice"),
-        (b'{"seed": NaN}', "NaN"),
+        (b'{"seed": NaN}', "holds nan at seed; numbers must be finite"),
+        (b'{"optimizer": {"lr": Infinity}}', r"holds inf at optimizer\.lr; numbers"),
         (b"\xff\xfe{\x00}\x00", "not UTF-8"),
         (b"", "not valid JSON"),
         (b'{"' + b"a" * 10**6 + b'": 1}', "unknown key"),

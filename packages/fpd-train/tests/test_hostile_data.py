@@ -155,7 +155,7 @@ def test_links_within_the_folder_and_a_linked_folder_are_fine(here, folder):
         ('{"shard-00000.tar": [3]}', r"the size \[3\]"),
         ('{"shard-00000.tar": 1e300}', "the size 1e"),
         ('{"shard-00000.tar": 1000000000000}', "the size 1000000000000"),
-        ('{"shard-00000.tar": NaN}', "NaN"),
+        ('{"shard-00000.tar": NaN}', "nan"),
         ('{"shard-00000.tar": 3, "shard-00000.tar": 3}', "twice"),
         ('{"shard-00009.tar": 3}', "listed in .* but missing"),
         ('{"shard-00000.tar": 2}', "holds more than 2 samples, sizes.json says 2"),

@@ -4,6 +4,7 @@ FPD leaves the kernel's scale, the joint normalisation and the self pair open; t
 method (arXiv 2602.04770) whose bandwidths FPD uses. `docs/method.md` lists them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,12 +62,12 @@ def drift_loss(
         DriftLoss in float32, or float64 for float64 input.
 
     Raises:
-        ValueError: shapes differ or are not [B, F, D], or a bandwidth is not positive.
+        ValueError: shapes differ or are not [B, F, D], or a bandwidth is not positive and finite.
     """
     if student.ndim != 3 or student.shape != target.shape:
         raise ValueError(f"student {tuple(student.shape)} and target {tuple(target.shape)} must be one shape [B, F, D]")
-    if not bandwidths or min(bandwidths) <= 0:
-        raise ValueError(f"bandwidths must be positive, got {tuple(bandwidths)}")
+    if not bandwidths or not all(0 < h < math.inf for h in bandwidths):
+        raise ValueError(f"bandwidths must be positive and finite, got {tuple(bandwidths)}")
     # float32 outside autocast: at h = 0.02 a bfloat16 distance is off by whole nats.
     wide = torch.promote_types(student.dtype, torch.float32)
     with torch.autocast(student.device.type, enabled=False):

@@ -1,5 +1,7 @@
 """Gradients through the token bottleneck (eq. 8), and the sampling that makes it one (eq. 4)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,10 +17,10 @@ def sample_tokens(logits: Tensor, temperature: float = 1.0, generator: torch.Gen
         [B, L] int64 in [0, K).
 
     Raises:
-        ValueError: `temperature` is not positive.
+        ValueError: `temperature` is not positive and finite.
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     probabilities = (logits.detach().float() / temperature).softmax(dim=-1)
     draws = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator)
     return draws.view(logits.shape[:2])

@@ -67,9 +67,8 @@ def parse_json(
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         if _is_deeper(text, max_depth):
             raise _Refused(f"nests lists and objects deeper than {max_depth} (JSON_DEPTH)")
-        tree = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
-        )
+        tree = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
+        _refuse_non_finite(tree, ())
         json.dumps(tree, ensure_ascii=False).encode()
     except _Refused as cause:
         raise error(f"{source} {cause}") from None
@@ -104,15 +103,13 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return tree
 
 
-def _no_constant(name: str) -> float:
-    raise _Refused(f"holds {name}, which is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _Refused(f"holds {shown(text)}, which no float can hold")
-    return number
+def _refuse_non_finite(tree: Any, path: tuple[str, ...]) -> None:
+    """Python's parser takes NaN and Infinity, and makes Infinity of 1e999."""
+    if isinstance(tree, float) and not math.isfinite(tree):
+        raise _Refused(f"holds {tree}{' at ' if path else ''}{shown('.'.join(path))}; numbers must be finite")
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, child in children:
+        _refuse_non_finite(child, (*path, str(key)))
 
 
 def _whole(text: str) -> int:
