@@ -129,7 +129,7 @@ def test_a_tint_has_the_hue_it_is_named_after(drawing):
 
 def test_a_damaged_sheet_is_named(tmp_path):
     (tmp_path / "sprites.png").write_bytes(b"no picture")
-    with pytest.raises(CheckpointError, match=r"sprites\.png is not a sprite sheet"):
+    with pytest.raises(CheckpointError, match=r"sprites\.png cannot be decoded"):
         Drawing(tmp_path)
     Image.new("RGBA", (24, 24)).save(tmp_path / "small.png")
     with pytest.raises(CheckpointError, match="24x24 pixels"):

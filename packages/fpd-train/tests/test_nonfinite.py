@@ -1,5 +1,7 @@
 """Which tensor went non-finite first, and how a step goes on that is going to be skipped."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -42,3 +44,15 @@ def test_one_nan_replaces_every_real_output_by_zeros():
     assert torch.equal(second, torch.zeros(2, 2))
     assert torch.equal(tokens, torch.arange(3))
     assert made_finite(torch.arange(3))[1] is None
+
+
+class Maps(NamedTuple):
+    kinds: torch.Tensor
+    boxes: torch.Tensor
+
+
+def test_named_tuples_keep_their_names():
+    output, finite = made_finite(Maps(torch.tensor([torch.inf]), torch.ones(2)))
+    assert not bool(finite)
+    assert torch.equal(output.boxes, torch.zeros(2))
+    assert torch.equal(output.kinds, torch.zeros(1))

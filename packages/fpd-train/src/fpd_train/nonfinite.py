@@ -55,7 +55,10 @@ def _replaced(output: Any, finite: Tensor) -> Any:
     if isinstance(output, Tensor) and output.is_floating_point():
         return torch.where(finite, output, torch.zeros_like(output))
     if isinstance(output, tuple | list):
-        return type(output)(_replaced(part, finite) for part in output)
+        parts = [_replaced(part, finite) for part in output]
+        return (
+            type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+        )  # named tuples take them apart
     return output
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.scenes.layouts import CELL, IMAGE_SIZE, SPRITE_SIZE, Scene
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS, TINTED
+from fpd_core.untrusted.images import open_image
 
 SPRITES = Path("assets/scenes/sprites")
 SHEET = "sprites.png"
@@ -91,10 +91,10 @@ def tint(color: Floats, alpha: Floats, ramp: Floats) -> Floats:
 
 def read_sheet(path: Path) -> Floats:
     """Sprites [20, 24, 24, 4], straight colour and alpha in [0, 1]. Raises CheckpointError: not such a sheet."""
-    try:
-        pixels = np.asarray(Image.open(path).convert("RGBA"), dtype=np.float32) / np.float32(255)
-    except (OSError, UnidentifiedImageError) as error:
-        raise CheckpointError(f"{path} is not a sprite sheet: {error}; run from the repository's root") from None
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; run from the repository's root")
+    image = open_image(path, error=CheckpointError)
+    pixels = np.asarray(image.convert("RGBA"), dtype=np.float32) / np.float32(255)
     rows = len(OBJECTS) // SHEET_COLUMNS
     if pixels.shape != (rows * SPRITE_SIZE, SHEET_COLUMNS * SPRITE_SIZE, 4):
         raise CheckpointError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} pixels, not a sheet of {len(OBJECTS)}")

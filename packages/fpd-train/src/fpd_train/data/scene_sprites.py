@@ -9,6 +9,7 @@ from PIL import Image
 from fpd_core.scenes.draw import SHEET_COLUMNS
 from fpd_core.scenes.layouts import SPRITE_SIZE
 from fpd_core.scenes.vocabulary import OBJECTS
+from fpd_core.untrusted.images import open_image
 from fpd_train.errors import DataError
 
 CODE_POINTS = dict(
@@ -40,10 +41,7 @@ def write_sheet(pictures: Path, sheet: Path) -> None:
 
 def _shrunk(path: Path) -> NDArray[np.uint8]:
     """Resampled with premultiplied alpha, so that no colour of invisible pixels bleeds in; overshoot is clipped."""
-    try:
-        pixels = np.asarray(Image.open(path).convert("RGBA"), dtype=np.float32) / 255
-    except OSError as error:
-        raise DataError(f"{path}: {error}") from None
+    pixels = np.asarray(open_image(path, error=DataError).convert("RGBA"), dtype=np.float32) / 255
     pixels = pixels.copy()
     pixels[..., :3] *= pixels[..., 3:]
     size = (SPRITE_SIZE, SPRITE_SIZE)
