@@ -126,6 +126,16 @@ def test_a_path_that_is_none():
         read_json(Path("a\0b"))
 
 
+@pytest.mark.parametrize("error", [ValueError, OtherError])
+def test_the_source_is_named_whatever_is_raised(error):
+    with pytest.raises(error, match="^a.x00b is no path"):
+        read_json(Path("a\0b"), error=error)
+    with pytest.raises(error, match="^sample 7 has 9000 x 9000 pixels"):
+        open_image(png(9000, 9000), source="sample 7", error=error)
+    with pytest.raises(error, match="^shard x holds more than 100 bytes"):
+        list(tar_members(io.BytesIO(tar(SMALL)), source="shard x", limit=100, error=error))
+
+
 def test_outside_text_stays_on_one_line():
     assert shown("\x1b[31mred\nblue") == "\\x1b[31mred\\nblue"
     assert len(shown("a" * 10**6)) == 203

@@ -36,20 +36,28 @@ def open_image(
     source = source or shown(content if isinstance(content, Path) else "the image")
     if isinstance(content, Path):
         content = read_bytes(content, limit=IMAGE_BYTES, name="IMAGE_BYTES", error=error)
+    image = _header(content, source, error)
+    if image.width * image.height > max_pixels:
+        raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
+    try:
+        image.load()
+    except _DAMAGE as cause:
+        raise error(f"{source} cannot be decoded: {shown(cause)}") from None
+    return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
+
+
+def _header(content: bytes, source: str, error: Failure) -> Image.Image:
+    """The image with its size and mode, its pixels not yet decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the lower one
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
-        image.load()
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is the lower one
+            return Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
         raise error(f"{source} cannot be decoded: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
     except Image.DecompressionBombError:
-        raise _too_large(source, "far too many", max_pixels, error) from None
+        raise _too_large(source, "far too many", IMAGE_PIXELS, error) from None
     except _DAMAGE as cause:
-        raise cause if isinstance(cause, error) else error(f"{source} cannot be decoded: {shown(cause)}") from None
-    return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
+        raise error(f"{source} cannot be decoded: {shown(cause)}") from None
 
 
 def _too_large(source: str, size: str, limit: int, error: Failure) -> ValueError:
