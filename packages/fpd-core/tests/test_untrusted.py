@@ -128,11 +128,11 @@ def test_a_path_that_is_none():
 
 @pytest.mark.parametrize("error", [ValueError, OtherError])
 def test_the_source_is_named_whatever_is_raised(error):
-    with pytest.raises(error, match="^a.x00b is no path"):
+    with pytest.raises(error, match=r"^a.x00b is no path"):
         read_json(Path("a\0b"), error=error)
-    with pytest.raises(error, match="^sample 7 has 9000 x 9000 pixels"):
+    with pytest.raises(error, match=r"^sample 7 has 9000 x 9000 pixels"):
         open_image(png(9000, 9000), source="sample 7", error=error)
-    with pytest.raises(error, match="^shard x holds more than 100 bytes"):
+    with pytest.raises(error, match=r"^shard x holds more than 100 bytes"):
         list(tar_members(io.BytesIO(tar(SMALL)), source="shard x", limit=100, error=error))
 
 
