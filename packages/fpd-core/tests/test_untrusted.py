@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpd_core.untrusted import UntrustedError, limits, parse_json, read_bytes, read_json, shown
+from fpd_core.untrusted import UntrustedError, limits, open_regular, parse_json, read_bytes, read_json, shown
 from fpd_core.untrusted.archives import read_gzip, tar_members
 from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_core.untrusted.images import _eight_bit, open_image
@@ -119,6 +119,16 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch, reader, make, mess
     make(Path("it.png"))
     with pytest.raises(OtherError, match=rf"^it\.png:? {message}$"):
         READERS[reader](Path("it.png"), error=OtherError)
+
+
+@pytest.mark.timeout(10)
+def test_a_file_that_becomes_a_pipe_between_question_and_opening(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "it")
+    (tmp_path / "file").touch()
+    regular = os.stat(tmp_path / "file")
+    monkeypatch.setattr("fpd_core.untrusted.files.os.stat", lambda path: regular)
+    with pytest.raises(UntrustedError, match="it is a FIFO, not a file"):
+        open_regular(tmp_path / "it")
 
 
 def test_a_path_that_is_none():
