@@ -126,9 +126,10 @@ def test_a_file_that_becomes_a_pipe_between_question_and_opening(tmp_path, monke
     os.mkfifo(tmp_path / "it")
     (tmp_path / "file").touch()
     regular = os.stat(tmp_path / "file")
-    with monkeypatch.context() as patch, pytest.raises(UntrustedError, match="it is a FIFO, not a file"):
+    with monkeypatch.context() as patch:
         patch.setattr("fpd_core.untrusted.files.os.stat", lambda path, **options: regular)
-        open_regular(tmp_path / "it")
+        with pytest.raises(UntrustedError, match="it is a FIFO, not a file"):
+            open_regular(tmp_path / "it")
 
 
 def test_a_path_that_is_none():
