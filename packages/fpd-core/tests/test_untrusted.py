@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpd_core.untrusted import UntrustedError, limits, parse_json, read_bytes, read_json, shown
+from fpd_core.untrusted import UntrustedError, limits, open_regular, parse_json, read_bytes, read_json, shown
 from fpd_core.untrusted.archives import read_gzip, tar_members
 from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_core.untrusted.images import _eight_bit, open_image
@@ -121,9 +121,30 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch, reader, make, mess
         READERS[reader](Path("it.png"), error=OtherError)
 
 
+@pytest.mark.timeout(10)
+def test_a_file_that_becomes_a_pipe_between_question_and_opening(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "it")
+    (tmp_path / "file").touch()
+    regular = os.stat(tmp_path / "file")
+    with monkeypatch.context() as patch:
+        patch.setattr("fpd_core.untrusted.files.os.stat", lambda path, **options: regular)
+        with pytest.raises(UntrustedError, match="it is a FIFO, not a file"):
+            open_regular(tmp_path / "it")
+
+
 def test_a_path_that_is_none():
     with pytest.raises(UntrustedError, match="is no path: embedded null byte"):
         read_json(Path("a\0b"))
+
+
+@pytest.mark.parametrize("error", [ValueError, OtherError])
+def test_the_source_is_named_whatever_is_raised(error):
+    with pytest.raises(error, match=r"^a.x00b is no path"):
+        read_json(Path("a\0b"), error=error)
+    with pytest.raises(error, match=r"^sample 7 has 9000 x 9000 pixels"):
+        open_image(png(9000, 9000), source="sample 7", error=error)
+    with pytest.raises(error, match=r"^shard x holds more than 100 bytes"):
+        list(tar_members(io.BytesIO(tar(SMALL)), source="shard x", limit=100, error=error))
 
 
 def test_outside_text_stays_on_one_line():

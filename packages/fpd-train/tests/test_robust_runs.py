@@ -240,3 +240,22 @@ def test_a_folder_that_goes_away_is_one_sentence(launch, config):
     assert process.returncode == Exit.MISTAKE
     assert "Traceback" not in output
     assert config["output"] in output
+
+
+@FAULTS
+@pytest.mark.parametrize(
+    ("stage", "precision"), [(0, "float32"), (1, "float32"), (1, "bfloat16"), (2, "bfloat16"), (3, "float32")]
+)
+def test_two_ranks_resume_bit_identically_at_every_stage(launch, config, stage, precision):
+    engine, numbers = {"zero_stage": stage, "precision": precision}, []
+    for name, stops in (("straight", [4]), ("broken", [2, 4])):
+        folder = Path(config["output"]).with_name(name)
+        for steps in stops:
+            code, output = launch(2, steps=steps, engine=engine, output=str(folder))
+            assert code == 0, output
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        losses = [(line["step"], line["loss"], line["lr"]) for line in lines]
+        numbers.append((losses, load_file(folder / "student/model.safetensors")))
+    (straight, expected), (broken, found) = numbers
+    assert broken == straight
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

@@ -82,9 +82,9 @@ class Watchdog:
 
     def _end(self) -> None:
         """Say who hangs, once for the whole job, and leave."""
-        threading.Timer(2 * self._interval, os._exit, [Exit.LOST]).start()  # should the store fail us meanwhile
+        threading.Timer(2 * self._interval, os._exit, [Exit.LOST]).start()  # should the store be silent from now on
         answered = time.monotonic() - self._exchanged < SILENT_INTERVALS * self._interval
-        if self._store.add(VERDICT, 1) == 1 if answered else self._rank == min(1, self._world - 1):
+        if self._speaks(answered):
             verdict = self._verdict() if answered else f"rank 0 does not answer; rank {self._rank} is at {self._place}"
             last_words(
                 f"{verdict}, for more than {self._limit:g} s (watchdog_seconds); the job ends; {self._checkpoints}."
@@ -92,6 +92,15 @@ class Watchdog:
         else:
             time.sleep(self._interval)  # leaving first would make the launcher silence the speaker
         os._exit(Exit.LOST)
+
+    def _speaks(self, answered: bool) -> bool:
+        """Whether this rank is the one to say it: the first to ask the store, or rank 1 for a silent rank 0."""
+        if not answered:
+            return self._rank == min(1, self._world - 1)
+        try:
+            return self._store.add(VERDICT, 1) == 1
+        except RuntimeError:  # the store ended with rank 0, which has spoken
+            return False
 
     def _verdict(self) -> str:
         now = time.monotonic()

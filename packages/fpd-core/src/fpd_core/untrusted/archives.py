@@ -23,7 +23,11 @@ class Readable(Protocol):
 
 
 class _TooLarge(ValueError):
-    pass
+    """More than the limit."""
+
+
+class _Sparse(ValueError):
+    """A member of zeros that the archive does not hold; its name."""
 
 
 class _Bounded:
@@ -76,7 +80,7 @@ def tar_members(
         with tarfile.open(fileobj=bounded, mode="r|") as archive:
             for member in archive:
                 if member.issparse():
-                    raise error(f"{source}: {shown(member.name)} is a sparse file")
+                    raise _Sparse(member.name)
                 if member.size > limit:
                     raise _TooLarge
                 file = archive.extractfile(member) if member.isreg() else None
@@ -84,8 +88,10 @@ def tar_members(
                     yield member.name, file.read()
     except _TooLarge:
         raise _too_large(source, limit, error) from None
+    except _Sparse as cause:
+        raise error(f"{source}: {shown(cause)} is a sparse file") from None
     except _DAMAGE as cause:
-        raise cause if isinstance(cause, error) else error(f"{source} cannot be read: {shown(cause)}") from None
+        raise error(f"{source} cannot be read: {shown(cause)}") from None
 
 
 def _too_large(source: str, limit: int, error: Failure) -> ValueError:

@@ -6,6 +6,7 @@ from io import BufferedReader
 from pathlib import Path
 
 Failure = type[ValueError]
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _SHOWN = 200  # characters of outside text in a message
 
 
@@ -26,25 +27,25 @@ def open_regular(path: Path, *, error: Failure = UntrustedError) -> BufferedRead
         error: absent, unreadable, or a folder, FIFO, socket or device.
     """
     try:
-        _refuse_unless_regular(os.stat(path).st_mode, path, error)
+        mode = os.stat(path).st_mode
         # Whatever takes the file's place meanwhile neither hangs nor passes.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = os.fdopen(os.open(path, _FLAGS), "rb") if stat.S_ISREG(mode) else None
     except OSError as cause:
         raise error(f"{shown(path)}: {cause.strerror}") from None
     except ValueError as cause:
-        raise cause if isinstance(cause, error) else error(f"{shown(path)} is no path: {cause}") from None
-    try:
-        _refuse_unless_regular(os.fstat(file.fileno()).st_mode, path, error)
-    except error:
+        raise error(f"{shown(path)} is no path: {cause}") from None
+    if file is None:
+        raise _not_regular(mode, path, error)
+    mode = os.fstat(file.fileno()).st_mode
+    if not stat.S_ISREG(mode):
         file.close()
-        raise
+        raise _not_regular(mode, path, error)
     return file
 
 
-def _refuse_unless_regular(mode: int, path: Path, error: Failure) -> None:
+def _not_regular(mode: int, path: Path, error: Failure) -> ValueError:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
-    if not stat.S_ISREG(mode):
-        raise error(f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+    return error(f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
 
 
 def read_bytes(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> bytes:

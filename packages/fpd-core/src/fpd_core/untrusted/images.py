@@ -63,20 +63,23 @@ def read_header(path: Path, *, max_pixels: int = IMAGE_PIXELS, error: Failure = 
 
 @contextmanager
 def _opened(stream: IO[bytes], source: str, max_pixels: int, error: Failure) -> Iterator[Image.Image]:
-    """An image of a known format and size; what it raises while it is used becomes `error`."""
+    """An image of a known format and size, its pixels not yet decoded; what its use raises becomes `error`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the lower one
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is the lower one
             image = Image.open(stream, formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
-        yield image
     except UnidentifiedImageError:
         raise error(f"{source} cannot be decoded: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
     except Image.DecompressionBombError:
         raise _too_large(source, "far too many", max_pixels, error) from None
     except _DAMAGE as cause:
-        raise cause if isinstance(cause, error) else error(f"{source} cannot be decoded: {shown(cause)}") from None
+        raise error(f"{source} cannot be decoded: {shown(cause)}") from None
+    if image.width * image.height > max_pixels:
+        raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
+    try:
+        yield image
+    except _DAMAGE as cause:
+        raise error(f"{source} cannot be decoded: {shown(cause)}") from None
 
 
 def _too_large(source: str, size: str, limit: int, error: Failure) -> ValueError:
