@@ -27,7 +27,7 @@ from fpd_core.ste import sample_tokens, straight_through
 from fpd_core.teachers import load_teacher
 from fpd_core.weights import require
 from fpd_train.config import TrainConfig
-from fpd_train.methods.fpd import GRID_PROMPTS, FpdConfig
+from fpd_core.teachers.teacher import EXAMPLE_PROMPTS, FpdConfig
 
 WHOLE_STEP = "whole step: forward, loss, backward"
 RATIO = 0.6  # re-masked share of the timed refinement, about the mean of the arccos law
@@ -72,7 +72,7 @@ def _components(
     batch, objective = config.micro_batch, method.objective
     classes = teacher.num_classes
     numbers = torch.arange(batch)
-    wanted = [GRID_PROMPTS[i % len(GRID_PROMPTS)] for i in numbers] if classes is None else numbers % classes
+    wanted = [EXAMPLE_PROMPTS[i % len(EXAMPLE_PROMPTS)] for i in numbers] if classes is None else numbers % classes
     condition = teacher.condition(wanted)
     z_init = initial_tokens(
         batch, teacher.seq_len, teacher.codebook_size, teacher.mask_id, objective.init_mask_ratio, None, device

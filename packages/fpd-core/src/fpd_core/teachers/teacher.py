@@ -25,6 +25,13 @@ class TeacherConfig(Config):
         return []
 
 
+EXAMPLE_PROMPTS = (
+    *("a photo of a red apple", "a photo of two dogs", "an oil painting of a lighthouse", "a blue car in the snow"),
+    *("a bowl of noodles", "a mountain lake at dawn", "a portrait of an old sailor", "a green parrot on a branch"),
+    *("a city street at night", "a wooden chair"),
+)
+
+
 class SamplerConfig(Config):
     """How a family is sampled in many steps; each family has defaults of its own.
 
@@ -79,6 +86,7 @@ class Teacher(nn.Module, ABC):
         mask_id: the token that stands for "not known yet"; not a code.
         seq_len: L.
         num_classes: classes of a class-conditional family; None for a text-conditional one.
+        example_prompts: what sample grids of a text-conditional family show, one column each.
         image_size: height and width of the images.
         sampler: defaults of the multi-step sampler.
         refine_guidance: g of the one-step refinement (eq. 5); None follows the sampler's ramps at the progress where
@@ -91,6 +99,7 @@ class Teacher(nn.Module, ABC):
     mask_id: int
     seq_len: int
     num_classes: int | None
+    example_prompts: tuple[str, ...] = EXAMPLE_PROMPTS
     image_size: int
     sampler: SamplerConfig
     refine_guidance: float | None

@@ -21,11 +21,6 @@ from fpd_train.methods.interface import Forward, Parts, Report
 
 Part = Literal["embeddings", "positions", "output_bias"]
 GRID_COLUMNS = 10
-GRID_PROMPTS = (
-    *("a photo of a red apple", "a photo of two dogs", "an oil painting of a lighthouse", "a blue car in the snow"),
-    *("a bowl of noodles", "a mountain lake at dawn", "a portrait of an old sailor", "a green parrot on a branch"),
-    *("a city street at night", "a wooden chair"),
-)
 
 
 class FpdConfig(Config):
@@ -117,9 +112,9 @@ class FpdMethod:
         return ["pixels"] if lift.space == "pixel" else [f"block{index}" for index in sorted(lift.backbone.blocks)]
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
-        classes = self._teacher.num_classes
+        classes, prompts = self._teacher.num_classes, self._teacher.example_prompts
         columns = torch.arange(self._config.grid_images) % GRID_COLUMNS
-        wanted = [GRID_PROMPTS[i] for i in columns] if classes is None else columns * classes // GRID_COLUMNS
+        wanted = [prompts[i % len(prompts)] for i in columns] if classes is None else columns * classes // GRID_COLUMNS
         return self._generator(averaged["student"]).generate(wanted, seed=generator.initial_seed())
 
     def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
