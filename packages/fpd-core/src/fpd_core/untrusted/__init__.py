@@ -5,7 +5,17 @@ What others made, or what lay on a disk that may be damaged, is read through her
 one sentence that names the file and the limit.
 """
 
-from fpd_core.untrusted.files import UntrustedError, open_regular, read_bytes, shown
+from fpd_core.untrusted.files import UntrustedError, open_regular, printable, read_bytes, require_files_only, shown
 from fpd_core.untrusted.json_files import parse_json, parse_object, read_json
 
-__all__ = ["UntrustedError", "open_regular", "parse_json", "parse_object", "read_bytes", "read_json", "shown"]
+__all__ = [
+    "UntrustedError",
+    "open_regular",
+    "parse_json",
+    "parse_object",
+    "printable",
+    "read_bytes",
+    "read_json",
+    "require_files_only",
+    "shown",
+]

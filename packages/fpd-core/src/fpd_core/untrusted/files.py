@@ -13,9 +13,14 @@ class UntrustedError(ValueError):
     """A file from outside is absent or not what it should be; the message names it."""
 
 
+def printable(text: object, *, keep: str = "") -> str:
+    """Outside text without what a terminal obeys: escapes take the place of all unprintable characters but `keep`."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def shown(text: object) -> str:
     """Outside text fit for a message: one line, no control characters, not endless."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: _SHOWN + 1])
+    line = printable(str(text)[: _SHOWN + 1])
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
@@ -39,6 +44,13 @@ def open_regular(path: Path, *, error: Failure = UntrustedError) -> BufferedRead
         file.close()
         raise
     return file
+
+
+def require_files_only(folder: Path, *, error: Failure = UntrustedError) -> None:
+    """For folders whose files a library opens by itself. Raises `error`: one is a FIFO, socket or device."""
+    for path in folder.rglob("*"):
+        if path.exists() and not path.is_dir():
+            _refuse_unless_regular(path.stat().st_mode, path, error)
 
 
 def _refuse_unless_regular(mode: int, path: Path, error: Failure) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fpd_core.untrusted.files import Failure, UntrustedError, open_regular, read_bytes, shown
-from fpd_core.untrusted.limits import IMAGE_BYTES, IMAGE_PIXELS
+from fpd_core.untrusted.limits import IMAGE_ASPECT, IMAGE_BYTES, IMAGE_PIXELS
 
 # Pillow would also start Ghostscript for a file that only looks like an image.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -70,6 +70,9 @@ def _opened(stream: IO[bytes], source: str, max_pixels: int, error: Failure) -> 
             image = Image.open(stream, formats=FORMATS)
         if image.width * image.height > max_pixels:
             raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
+        if max(image.size) > IMAGE_ASPECT * min(image.size):
+            sides = f"{image.width} x {image.height}"
+            raise error(f"{source} has {sides} pixels, longer than {IMAGE_ASPECT} times its other side (IMAGE_ASPECT)")
         yield image
     except UnidentifiedImageError:
         raise error(f"{source} cannot be decoded: no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file") from None
@@ -84,5 +87,10 @@ def _too_large(source: str, size: str, limit: int, error: Failure) -> ValueError
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    grey = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
+    def scaled(grey: np.ndarray) -> np.ndarray:
+        return ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+    levels = Image.fromarray(scaled(np.asarray(image)))
+    if "transparency" in image.info:
+        levels.info["transparency"] = int(scaled(np.asarray(image.info["transparency"])))
+    return levels

@@ -145,13 +145,17 @@ def _record(system: "System | None") -> dict[str, Any]:
 def _show(result: "MetricResult", *, as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from fpd_core.untrusted import printable
 
     if as_json:
         print(result.model_dump_json(indent=2))
         return
     console = Console()
     protocol = result.protocol
-    table = Table("metric", "value", title=f"{result.images}: protocol {protocol.name}", title_justify="left")
+    title = Text(f"{printable(result.images)}: protocol {protocol.name}")
+    table = Table("metric", "value", title=title, title_justify="left")
     for name, value in result.values.items():
         table.add_row(name, f"{value:.6g}")
     console.print(table)

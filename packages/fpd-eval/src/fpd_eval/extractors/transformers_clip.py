@@ -8,9 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
 
-from fpd_core.checkpoints import CheckpointError
 from fpd_eval.extractors.towers import Towers
-from fpd_eval.extractors.weights import locate
+from fpd_eval.extractors.weights import DAMAGE, locate, unfit
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 
@@ -25,16 +24,22 @@ class TransformersClip(Towers):
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         try:
-            model = CLIPModel.from_pretrained(folder, local_files_only=True)
-            self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} is no CLIP model of transformers: {str(error).splitlines()[0]}") from None
+            self._open(folder, device)
+            # Settings that do not fit the network, or each other, show only in use.
+            self.images([Image.new("RGB", (2, 2))])
+            self.texts(["a"])
+        except DAMAGE as error:
+            raise unfit(folder, "is no CLIP model of transformers", error) from None
+        options = self._processor.image_processor.to_dict()
+        self.fingerprint = hash_json(["torchmetrics CLIPScore", hash_tensors(self._model.state_dict()), options])
+
+    def _open(self, folder: Path, device: torch.device) -> None:
+        model = CLIPModel.from_pretrained(folder, local_files_only=True)
+        self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         modules: nn.Module = model
         modules.to(device).eval().requires_grad_(False)
         self._model, self._device = model, device
         self._max_tokens = CLIPTextConfig.from_pretrained(folder).max_position_embeddings
-        options = self._processor.image_processor.to_dict()
-        self.fingerprint = hash_json(["torchmetrics CLIPScore", hash_tensors(self._model.state_dict()), options])
 
     @torch.no_grad()
     def images(self, images: Sequence[Image.Image]) -> Tensor:

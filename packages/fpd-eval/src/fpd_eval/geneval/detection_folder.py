@@ -22,6 +22,7 @@ from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.geneval.layout import Sample, claim, read_claim, write_whole
 
 IDENTITY = "detector.json"
+Pixel = Annotated[float, Field(strict=True, ge=-(2**24), le=2**24)]
 
 
 def _known_class(name: str) -> str:
@@ -59,8 +60,8 @@ class RunLengths(Config):
 class StoredBox(Config):
     """One object."""
 
-    box: tuple[float, float, float, float]
-    score: float
+    box: tuple[Pixel, Pixel, Pixel, Pixel]
+    score: Annotated[float, Field(strict=True, ge=0, le=1)]
     color: Annotated[str, AfterValidator(_known_color)] | None = None
     mask: RunLengths | None = None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import Field, model_validator
 
-from fpd_core.checkpoints import read_config
+from fpd_core.checkpoints import CONFIG, CheckpointError, read_config
 from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
 from fpd_eval.extractors.weights import locate
@@ -98,7 +98,7 @@ def _image_folders(request: Request, judges: Judges, device: torch.device) -> It
         return
     beside = request.ckpt.resolve().parent if request.ckpt else Path()
     for kind in _kinds(request):
-        place = (request.out or beside / "geneval") / re.sub(r"[^\w.-]+", "-", kind.name)
+        place = (request.out or beside / "geneval") / (re.sub(r"[^\w.-]+", "-", kind.name).lstrip(".") or "-")
         system = kind.load(device)
         if system.num_classes is not None:
             raise ValueError(f"{kind.name} makes images of class labels; GenEval needs one that understands prompts")
@@ -112,7 +112,9 @@ def _kinds(request: Request) -> list[SystemKind]:
     kinds: list[SystemKind] = []
     if request.ckpt is not None:
         kinds.append(StudentKind(name="student", folder=request.ckpt))
-        teacher = read_config(request.ckpt).get("teacher", {})
+        teacher = read_config(request.ckpt).get("teacher")
+        if not isinstance(teacher, dict):
+            raise CheckpointError(f"{request.ckpt / CONFIG}: teacher must be a section, a config of the teacher")
         kinds += [
             TeacherKind(
                 name=f"teacher-{steps}",

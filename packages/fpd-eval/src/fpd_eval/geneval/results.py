@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from fpd_core.untrusted import parse_object, read_bytes
+from fpd_core.untrusted.limits import JSON_BYTES
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.judge import Verdict
 from fpd_eval.geneval.layout import Sample, write_whole
 
 RESULT_BYTES = 2**28
+FIELDS = {"filename": str, "tag": str, "prompt": str, "correct": bool, "metadata": str}
 
 
 def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -37,5 +39,15 @@ def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Ours or the original program's. Raises ValueError: absent or damaged; the message names the line."""
-    lines = read_bytes(path, limit=RESULT_BYTES, name="RESULT_BYTES").splitlines()
-    return [parse_object(line, source=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    lines = read_bytes(path, limit=RESULT_BYTES, name="RESULT_BYTES").split(b"\n")
+    return [_read_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _read_line(line: bytes, source: str) -> dict[str, Any]:
+    if len(line) > JSON_BYTES:
+        raise ValueError(f"{source} has more than {JSON_BYTES} bytes (JSON_BYTES)")
+    record = parse_object(line, source=source)
+    for field, kind in FIELDS.items():
+        if not isinstance(record.get(field), kind):
+            raise ValueError(f"{source} is no GenEval result: {field} is missing or no {kind.__name__}")
+    return record

@@ -6,9 +6,11 @@ from pathlib import Path
 from PIL import Image
 
 from fpd_core.untrusted.images import open_image
+from fpd_core.untrusted.limits import IMAGE_PIXELS
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ALPHA_MODES = ("RGBA", "LA", "PA")
+BATCH_PIXELS = 4 * IMAGE_PIXELS
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -63,8 +65,15 @@ def open_rgb(path: Path) -> Image.Image:
 
 
 def open_all(paths: Iterable[Path]) -> list[Image.Image]:
-    """`open_rgb` of every path."""
-    return [open_rgb(path) for path in paths]
+    """`open_rgb` of every path. Raises ValueError: as there, or together they would fill the memory."""
+    images: list[Image.Image] = []
+    pixels = 0
+    for path in paths:
+        images.append(open_rgb(path))
+        pixels += images[-1].width * images[-1].height
+        if pixels > BATCH_PIXELS:
+            raise ValueError(f"{path}: {len(images)} images at once have {pixels} pixels, more than {BATCH_PIXELS}")
+    return images
 
 
 def _normal(stem: str) -> str:
