@@ -47,8 +47,8 @@ def open_regular(path: Path, *, error: Failure = UntrustedError) -> BufferedRead
 
 
 def require_files_only(folder: Path, *, error: Failure = UntrustedError) -> None:
-    """For folders whose files a library opens by itself. Raises `error`: one is a FIFO, socket or device."""
-    for path in folder.rglob("*"):
+    """For files and folders that a library opens by itself. Raises `error`: a FIFO, socket or device is among them."""
+    for path in (folder, *folder.rglob("*")):
         if path.exists() and not path.is_dir():
             _refuse_unless_regular(path.stat().st_mode, path, error)
 

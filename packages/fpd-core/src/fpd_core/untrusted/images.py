@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,17 @@ def open_image(
     with _opened(io.BytesIO(content), source, max_pixels, error) as image:
         image.load()
     return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
+
+
+def open_images(
+    contents: Iterable[Path | bytes], *, max_pixels: int = 4 * IMAGE_PIXELS, error: Failure = UntrustedError
+) -> Iterator[Image.Image]:
+    """`open_image` of each; together they may have `max_pixels`, as they will be held at once."""
+    left = max_pixels
+    for content in contents:
+        image = open_image(content, max_pixels=min(left, IMAGE_PIXELS), error=error)
+        left -= image.width * image.height
+        yield image
 
 
 @dataclass(frozen=True)

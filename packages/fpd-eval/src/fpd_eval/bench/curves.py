@@ -7,13 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fpd_core.config import Config, Line, Name, Whole
 from fpd_core.untrusted import read_bytes
 
 METRICS = "metrics.jsonl"
-MAX_POINTS = 400
+MAX_POINTS, MAX_CURVES = 400, 200
 LOG_BYTES = 2**28
 LARGEST = 1e15  # beyond it, and beyond names of this length, nothing can be drawn
 NAME_LENGTH = 100
@@ -34,12 +34,6 @@ class Curve(Config):
     steps: tuple[Annotated[Whole, Field(ge=0, le=LARGEST)], ...] = Field(min_length=1)
     values: tuple[Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)], ...]
 
-    @model_validator(mode="after")
-    def _paired(self) -> "Curve":
-        if len(self.steps) != len(self.values):
-            raise ValueError(f"{len(self.steps)} steps for {len(self.values)} values")
-        return self
-
 
 def read_curves(run: Path) -> tuple[Curve, ...]:
     """The curves of `PANELS` that a run logged, in the order of the panels. Lines that are not JSON are warned about.
@@ -55,6 +49,8 @@ def read_curves(run: Path) -> tuple[Curve, ...]:
         for key, value in record.items():
             if type(value) in (int, float) and abs(value) <= LARGEST and len(key) <= NAME_LENGTH:
                 points.setdefault(key, []).append((int(record["step"]), float(value)))
+    if len(points) > MAX_CURVES:
+        raise ValueError(f"{path} logs {len(points)} quantities, more than {MAX_CURVES}")
     return tuple(
         _curve(panel, name, found)
         for panel, pattern in PANELS.items()

@@ -92,6 +92,8 @@ class Results(Config):
 
     @model_validator(mode="after")
     def _showable(self) -> "Results":
+        if any(len(curve.steps) != len(curve.values) for curve in self.curves):
+            raise ValueError("a curve has other numbers of steps and values")
         if self.reference and not {"inception_score", "class_accuracy"} <= self.reference.values.keys():
             raise ValueError("the reference lacks its inception_score or class_accuracy")
         if ((self.rows or self.reference) and not self.conditions) or (self.geneval and not self.prompts):

@@ -144,8 +144,8 @@ def _record(system: "System | None") -> dict[str, Any]:
 
 def _show(result: "MetricResult", *, as_json: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
-    from rich.text import Text
 
     from fpd_core.untrusted import printable
 
@@ -154,7 +154,7 @@ def _show(result: "MetricResult", *, as_json: bool) -> None:
         return
     console = Console()
     protocol = result.protocol
-    title = Text(f"{printable(result.images)}: protocol {protocol.name}")
+    title = escape(f"{printable(result.images)}: protocol {protocol.name}")
     table = Table("metric", "value", title=title, title_justify="left")
     for name, value in result.values.items():
         table.add_row(name, f"{value:.6g}")

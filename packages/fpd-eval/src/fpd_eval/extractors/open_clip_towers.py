@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from fpd_core.checkpoints import CheckpointError
+from fpd_core.checkpoints import CheckpointError, unfit
 from fpd_core.containers import read_public
 from fpd_eval.extractors.towers import Towers
-from fpd_eval.extractors.weights import DAMAGE, locate, unfit
+from fpd_eval.extractors.weights import DAMAGE, locate
 from fpd_eval.images.squares import centre_square
 from fpd_eval.metrics.hpsv2 import VERSIONS, HpsVersion
 from fpd_eval.runtime.cache import hash_json, hash_tensors

@@ -8,8 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
 
+from fpd_core.checkpoints import unfit
 from fpd_eval.extractors.towers import Towers
-from fpd_eval.extractors.weights import DAMAGE, locate, unfit
+from fpd_eval.extractors.weights import DAMAGE, locate
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 

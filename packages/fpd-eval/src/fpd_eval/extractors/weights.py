@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import nearest
-from fpd_core.untrusted import require_files_only, shown
+from fpd_core.untrusted import require_files_only
 
 WEIGHTS_FOLDER = Path("weights")
 # What libraries raise for damaged weights and settings that make no sense: tokenizers raises this very class.
@@ -106,12 +106,6 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
 }
 
 
-def unfit(path: Path, what: str, error: BaseException) -> CheckpointError:
-    """The answer to `DAMAGE`."""
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    return CheckpointError(f"{path} {what}: {shown(reason[0])}")
-
-
 def locate(name: str, override: Path | None = None) -> Path:
     """The weight file or folder called `name`; `override` is looked at instead of its usual place.
 
@@ -125,7 +119,5 @@ def locate(name: str, override: Path | None = None) -> Path:
     path = override or weight.local
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")
-    if not (path.is_file() or path.is_dir()):
-        raise CheckpointError(f"{path} is a FIFO or a device, no file of weights")
     require_files_only(path, error=CheckpointError)
     return path

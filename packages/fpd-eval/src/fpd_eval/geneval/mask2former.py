@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import CheckpointError, read_config
-from fpd_eval.extractors.weights import DAMAGE, unfit
+from fpd_core.checkpoints import CheckpointError, read_config, unfit
+from fpd_eval.extractors.weights import DAMAGE
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.runtime.cache import hash_tensors

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import Field, model_validator
 
-from fpd_core.checkpoints import CONFIG, CheckpointError, read_config
+from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
 from fpd_eval.extractors.weights import locate
@@ -112,9 +112,7 @@ def _kinds(request: Request) -> list[SystemKind]:
     kinds: list[SystemKind] = []
     if request.ckpt is not None:
         kinds.append(StudentKind(name="student", folder=request.ckpt))
-        teacher = read_config(request.ckpt).get("teacher")
-        if not isinstance(teacher, dict):
-            raise CheckpointError(f"{request.ckpt / CONFIG}: teacher must be a section, a config of the teacher")
+        teacher = read_section(request.ckpt, "teacher")
         kinds += [
             TeacherKind(
                 name=f"teacher-{steps}",

@@ -20,8 +20,9 @@ from fpd_core.atomic import replacing, write_text
 from fpd_core.untrusted import read_json, shown
 from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_core.untrusted.images import read_header
+from fpd_core.untrusted.limits import IMAGE_PIXELS
 from fpd_eval.images.image_set import ImageSet
-from fpd_eval.images.paired_files import BATCH_PIXELS, SUFFIXES, open_all, open_rgb
+from fpd_eval.images.paired_files import SUFFIXES, open_all, open_rgb
 from fpd_eval.runtime.cache import hash_file, hash_json
 from fpd_eval.runtime.progress import Track
 from fpd_eval.runtime.ranks import Ranks
@@ -134,9 +135,10 @@ class _NpzReader:
             or not all(self.shape)
         ):
             raise ValueError(f"{path}: arr_0 must be uint8 images [N, H, W, 3], got {header.dtype} {list(self.shape)}")
-        if min(batch_size, self.shape[0]) * self.shape[1] * self.shape[2] > BATCH_PIXELS:
-            sides = f"{batch_size} at once of {list(self.shape)[1:3]} pixels"
-            raise ValueError(f"{path}: images, {sides}, have more than {BATCH_PIXELS} together")
+        if min(batch_size, self.shape[0]) * self.shape[1] * self.shape[2] > 4 * IMAGE_PIXELS:
+            raise ValueError(
+                f"{path}: {batch_size} images of {list(self.shape)[1:3]} pixels are too many (IMAGE_PIXELS)"
+            )
         self._first = self._file.tell()
 
     def read(self, start: int, count: int) -> Tensor:

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from fpd_core.untrusted.images import open_image
-from fpd_core.untrusted.limits import IMAGE_PIXELS
+from fpd_core.untrusted.images import open_image, open_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 ALPHA_MODES = ("RGBA", "LA", "PA")
-BATCH_PIXELS = 4 * IMAGE_PIXELS
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -58,7 +56,10 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         ValueError: absent, truncated, not an image, or with an alpha channel, whose background nothing defines.
     """
-    image = open_image(path)
+    return _rgb(open_image(path), path)
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         raise ValueError(f"{path} has transparent pixels; flatten it onto a background first")
     return image.convert("RGB")
@@ -66,14 +67,8 @@ def open_rgb(path: Path) -> Image.Image:
 
 def open_all(paths: Iterable[Path]) -> list[Image.Image]:
     """`open_rgb` of every path. Raises ValueError: as there, or together they would fill the memory."""
-    images: list[Image.Image] = []
-    pixels = 0
-    for path in paths:
-        images.append(open_rgb(path))
-        pixels += images[-1].width * images[-1].height
-        if pixels > BATCH_PIXELS:
-            raise ValueError(f"{path}: {len(images)} images at once have {pixels} pixels, more than {BATCH_PIXELS}")
-    return images
+    files = list(paths)
+    return [_rgb(image, path) for image, path in zip(open_images(files), files, strict=True)]
 
 
 def _normal(stem: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fpd_core.untrusted import parse_json, read_bytes, shown
+from fpd_core.untrusted.limits import CAPTION_BYTES
 from fpd_eval.metrics.hpsv2 import STYLES
 
 PROMPT_BYTES, PROMPTS = 2**28, 2**21
@@ -42,7 +43,9 @@ def read_prompts(path: Path) -> Prompts:
         raise ValueError(f"{path} holds no caption")
     blank = [key for key, caption in zip(prompts.keys, prompts.texts, strict=True) if not caption.strip()]
     if blank:
-        raise ValueError(f"{path}: the caption of {blank[0]!r} is empty")
+        raise ValueError(f"{path}: the caption of {shown(blank[0])!r} is empty")
+    if any(len(caption) > CAPTION_BYTES for caption in prompts.texts):
+        raise ValueError(f"{path} has a caption of more than {CAPTION_BYTES} characters (CAPTION_BYTES)")
     paths = [key for key in prompts.keys if Path(key).name != key or len(key) > ID_LENGTH or not key.isprintable()]
     if paths:
         raise ValueError(f"{path}: image_id {shown(repr(paths[0]))} is no name of a file without its suffix")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from fpd_core.checkpoints import CONFIG, CheckpointError, read_config
+from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Line, Name
 from fpd_core.teachers import Teacher, load_teacher
 from fpd_core.untrusted import shown
@@ -40,8 +40,5 @@ def open_teacher(wanted: str | dict[str, Any], device: torch.device) -> Teacher:
         CheckpointError: its weights are absent or damaged.
     """
     if isinstance(wanted, str) and Path(shown(wanted)).is_dir():
-        architecture = read_config(Path(wanted)).get("architecture")
-        if not isinstance(architecture, dict):
-            raise CheckpointError(f"{shown(Path(wanted) / CONFIG)} names no architecture")
-        wanted = {"name": architecture.get("name"), "path": wanted}
+        wanted = {"name": read_section(Path(wanted), "architecture").get("name"), "path": wanted}
     return load_teacher(wanted).to(device)
