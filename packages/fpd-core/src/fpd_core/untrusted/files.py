@@ -59,6 +59,14 @@ def _refuse_unless_regular(mode: int, path: Path, error: Failure) -> None:
         raise error(f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
 
 
+def read_text(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> str:
+    """A text without its byte order mark. Raises `error`: as `read_bytes`, or it is not UTF-8."""
+    try:
+        return read_bytes(path, limit=limit, name=name, error=error).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(f"{shown(path)} is not UTF-8 text (byte {cause.start})") from None
+
+
 def read_bytes(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> bytes:
     """A file's content.
 

@@ -13,7 +13,7 @@ from fpd_core.config import Config, Line, Name, Whole
 from fpd_core.untrusted import read_bytes
 
 METRICS = "metrics.jsonl"
-MAX_POINTS, MAX_CURVES = 400, 200
+MAX_POINTS, MAX_CURVES = 400, 64
 LOG_BYTES = 2**28
 LARGEST = 1e15  # beyond it, and beyond names of this length, nothing can be drawn
 NAME_LENGTH = 100
@@ -47,16 +47,12 @@ def read_curves(run: Path) -> tuple[Curve, ...]:
     points: dict[str, list[tuple[int, float]]] = {}
     for record in _records(path):
         for key, value in record.items():
-            if type(value) in (int, float) and abs(value) <= LARGEST and len(key) <= NAME_LENGTH:
+            if type(value) in (int, float) and abs(value) <= LARGEST and key.isprintable() and len(key) <= NAME_LENGTH:
                 points.setdefault(key, []).append((int(record["step"]), float(value)))
-    if len(points) > MAX_CURVES:
-        raise ValueError(f"{path} logs {len(points)} quantities, more than {MAX_CURVES}")
-    return tuple(
-        _curve(panel, name, found)
-        for panel, pattern in PANELS.items()
-        for name, found in points.items()
-        if pattern.fullmatch(name)
-    )
+    named = [(panel, name) for panel, form in PANELS.items() for name in points if form.fullmatch(name)]
+    if len(named) > MAX_CURVES:
+        raise ValueError(f"{path} logs {len(named)} curves, more than {MAX_CURVES}")
+    return tuple(_curve(panel, name, points[name]) for panel, name in named)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:

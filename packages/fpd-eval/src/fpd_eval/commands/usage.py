@@ -1,7 +1,6 @@
 """What every command shares: mistakes of the user end in one sentence, options become config sections."""
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,8 +37,7 @@ def user_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             yield
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            print(end="", flush=True)
     except BrokenPipeError:  # as in `| head`: nobody reads on, and what was found is in files
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise typer.Exit(1) from None

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, read_config, unfit
-from fpd_eval.extractors.weights import DAMAGE
+from fpd_eval.extractors.weights import DAMAGE, open_pretrained
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.runtime.cache import hash_tensors
@@ -192,17 +192,11 @@ def _load(folder: Path) -> nn.Module:
 
     # Without the file the library would answer with a default network.
     stored = read_config(folder)
-    open_pretrained: Any = Mask2FormerForUniversalSegmentation.from_pretrained
     try:
         classes = Mask2FormerConfig.from_dict(stored).num_labels
-        if classes != len(CLASSES):
-            raise CheckpointError(f"it knows {classes} classes, not the {len(CLASSES)} of COCO instances")
-        model, report = open_pretrained(folder, local_files_only=True, output_loading_info=True)
     except DAMAGE as error:
         raise unfit(folder, "holds no Mask2Former", error) from None
-    network: nn.Module = model
-    # The library fills what is missing with random numbers; buffers it knows how to compute.
-    absent = sorted(dict(network.named_parameters()).keys() & set(report["missing_keys"]))
-    if absent:
-        raise CheckpointError(f"{folder} does not fit Mask2Former: {len(absent)} weights missing ({absent[0]}, ...)")
+    if classes != len(CLASSES):
+        raise CheckpointError(f"{folder} knows {classes} classes, not the {len(CLASSES)} of COCO instances")
+    network: nn.Module = open_pretrained(Mask2FormerForUniversalSegmentation, folder, "Mask2Former")
     return network

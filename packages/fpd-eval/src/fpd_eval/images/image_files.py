@@ -127,18 +127,11 @@ class _NpzReader:
             raise ValueError(f"{path} holds no images `arr_0`, only {', '.join(map(shown, archive.names))}")
         header, self._file = archive.stream("arr_0")
         self.shape, self._archive = header.shape, archive
-        if (
-            header.dtype != np.uint8
-            or header.is_fortran
-            or len(self.shape) != 4
-            or self.shape[3] != 3
-            or not all(self.shape)
-        ):
+        is_rgb = header.dtype == np.uint8 and len(self.shape) == 4 and self.shape[3] == 3
+        if not is_rgb or header.is_fortran or not all(self.shape):
             raise ValueError(f"{path}: arr_0 must be uint8 images [N, H, W, 3], got {header.dtype} {list(self.shape)}")
         if min(batch_size, self.shape[0]) * self.shape[1] * self.shape[2] > 4 * IMAGE_PIXELS:
-            raise ValueError(
-                f"{path}: {batch_size} images of {list(self.shape)[1:3]} pixels are too many (IMAGE_PIXELS)"
-            )
+            raise ValueError(f"{path}: {batch_size} images of {self.shape[1:3]} pixels are too many (IMAGE_PIXELS)")
         self._first = self._file.tell()
 
     def read(self, start: int, count: int) -> Tensor:
@@ -164,12 +157,15 @@ def saved_images(images: ImageSet[Tensor], folder: Path, track: Track, ranks: Ra
     if ranks.is_main:
         _claim(folder, images)
     ranks.barrier()
+
+    def paths(start: int) -> list[Path]:
+        return [png_path(folder, i) for i in range(start, min(start + images.batch_size, images.count))]
+
     own = ranks.share(images.starts)
     with track(f"{images.title} to {folder}", len(own) * images.batch_size) as advance:
         for start in own:
-            paths = [png_path(folder, i) for i in range(start, min(start + images.batch_size, images.count))]
-            if not all(path.exists() for path in paths):
-                _write(images.batch(start), paths)
+            if not all(path.exists() for path in paths(start)):
+                _write(images.batch(start), paths(start))
             advance(images.batch_size)
     ranks.barrier()
     return ImageSet(
@@ -177,9 +173,7 @@ def saved_images(images: ImageSet[Tensor], folder: Path, track: Track, ranks: Ra
         identity=images.identity,
         count=images.count,
         batch_size=images.batch_size,
-        batch=lambda start: torch.stack(
-            [read_rgb(png_path(folder, i)) for i in range(start, min(start + images.batch_size, images.count))]
-        ),
+        batch=lambda start: torch.stack([read_rgb(path) for path in paths(start)]),
     )
 
 

@@ -8,7 +8,6 @@ from PIL import Image
 from fpd_core.untrusted.images import open_image, open_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-ALPHA_MODES = ("RGBA", "LA", "PA")
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -60,7 +59,7 @@ def open_rgb(path: Path) -> Image.Image:
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
+    if image.has_transparency_data:
         raise ValueError(f"{path} has transparent pixels; flatten it onto a background first")
     return image.convert("RGB")
 

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpd_core.untrusted import parse_json, read_bytes, shown
+from fpd_core.untrusted import parse_json, read_text, shown
 from fpd_core.untrusted.limits import CAPTION_BYTES
 from fpd_eval.metrics.hpsv2 import STYLES
 
@@ -90,10 +90,7 @@ def _numbered(text: str) -> Prompts:
 
 
 def _read(path: Path) -> str:
-    try:
-        text = read_bytes(path, limit=PROMPT_BYTES, name="PROMPT_BYTES").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
+    text = read_text(path, limit=PROMPT_BYTES, name="PROMPT_BYTES")
     if max(text.count("\n"), text.count("\r")) > PROMPTS:
         raise ValueError(f"{path} has more than {PROMPTS} lines (PROMPTS)")
     return text
