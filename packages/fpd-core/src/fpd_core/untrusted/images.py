@@ -51,8 +51,11 @@ def open_images(
     """`open_image` of each; together they may have `max_pixels`, as they will be held at once."""
     left = max_pixels
     for content in contents:
-        image = open_image(content, max_pixels=min(left, IMAGE_PIXELS), error=error)
+        image = open_image(content, error=error)
         left -= image.width * image.height
+        if left < 0:
+            last = shown(content) if isinstance(content, Path) else "the image"
+            raise error(f"{last} and those before it have more than {max_pixels} pixels together (4 x IMAGE_PIXELS)")
         yield image
 
 
