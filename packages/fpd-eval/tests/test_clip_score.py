@@ -178,7 +178,7 @@ def test_long_captions_are_cut_as_torchmetrics_cuts_them(folder):
 
 
 def test_a_folder_without_a_model_is_answered(tmp_path):
-    with pytest.raises(CheckpointError, match="is no CLIP model of transformers"):
+    with pytest.raises(CheckpointError, match="holds no CLIP model of transformers"):
         TransformersClip(tmp_path, CPU)
 
 

@@ -15,11 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
+from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import ConfigError
+from fpd_eval.bench.curves import read_curves
 from fpd_eval.bench.references import open_reference
 from fpd_eval.bench.rows import read_results
+from fpd_eval.extractors.weights import locate
+from fpd_eval.geneval.colors import cut_out
 from fpd_eval.geneval.detection_folder import DetectionFolder
+from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.layout import Sample
+from fpd_eval.geneval.results import read_results as read_geneval
 from fpd_eval.images.image_files import folder_images, npz_images
 from fpd_eval.images.paired_files import open_rgb
 from fpd_eval.images.pairs import captioned_files
@@ -27,6 +33,7 @@ from fpd_eval.images.prompts import read_prompts
 from fpd_eval.protocols import PROTOCOLS
 from fpd_eval.report.tables import csv_table
 from fpd_eval.runtime.cache import Cache
+from fpd_eval.runtime.machine import usable_device
 from fpd_eval.runtime.progress import silent
 from fpd_eval.systems import read_system
 
@@ -246,3 +253,152 @@ def test_a_cache_of_another_program_is_computed_again(tmp_path):
         (tmp_path / "metric-1.json").write_text(content)
         with pytest.warns(UserWarning, match="damaged"):
             assert cache.get_json("metric-1") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"image_id,text\n../../x,a\n", "no name of a file"),
+        (b"image_id,text\n/etc/x,a\n", "no name of a file"),
+        (b"image_id,text\n" + b"9" * 6000 + b",a\n", "no name of a file"),
+        (b"image_id,text\n\x1b[31m,a\n", "no name of a file"),
+        (b"image_id,text\n0," + b"a" * 200_000 + b"\n", "field limit"),
+        (b'image_id,text\n0,"a\n1,b\n', "unexpected end of data"),
+        (b"image_id,text\n0," + b"a" * 70_000 + b"\n", "CAPTION_BYTES"),
+        (b"image_id,text\n\xff,a\n", "not UTF-8"),
+        (b"image_id,text\n" + b"\n" * (2**21 + 1), "PROMPTS"),
+    ],
+)
+def test_captions_name_files_and_end(tmp_path, content, message):
+    (tmp_path / "captions.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"captions\.csv.*{message}"):
+        read_prompts(tmp_path / "captions.csv")
+
+
+def test_captions_keep_their_characters(tmp_path):
+    """Only line feeds and carriage returns end a caption; a quoted line break belongs to it."""
+    (tmp_path / "captions.txt").write_bytes("a\u2028b\x85c\x0bd\r\ne\rf\n".encode())
+    (tmp_path / "captions.csv").write_bytes(b'image_id,text\r\n0,"a\nb"\r\n')
+    assert read_prompts(tmp_path / "captions.txt").texts == ("a\u2028b\x85c\x0bd", "e", "f")
+    assert read_prompts(tmp_path / "captions.csv").texts == ("a\nb",)
+
+
+def test_pictures_of_one_batch_share_a_limit(tmp_path):
+    for number in range(5):
+        Image.new("1", (8192, 8192)).save(tmp_path / f"{number}.png")
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("arr_0.npy", npy((8, 6000, 6000, 3), b"\0" * (8 * 6000 * 6000 * 3)))
+    with pytest.raises(ValueError, match="IMAGE_PIXELS"), pytest.warns(UserWarning, match="grey"):
+        list(folder_images(tmp_path, 5).batches())
+    with pytest.raises(ValueError, match=r"a\.npz.*IMAGE_PIXELS"):
+        npz_images(tmp_path / "a.npz", 8)
+
+
+def test_a_picture_as_thin_as_a_thread_is_refused(tmp_path):
+    Image.new("RGB", (3000, 1)).save(tmp_path / "0.png")
+    with pytest.raises(ValueError, match="IMAGE_ASPECT"):
+        open_rgb(tmp_path / "0.png")
+
+
+@pytest.mark.parametrize("box", [[0, 0, 1e9, 1e9], [1e308] * 4, [0, 0, 1, "2"], [0, 0, 1, True]])
+def test_boxes_are_bounded(tmp_path, box):
+    (tmp_path / "00000").mkdir()
+    record = {"detections": {"dog": [{"box": box, "score": 0.9}]}}
+    (tmp_path / "00000" / "00000.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"00000\.json.*box"):
+        DetectionFolder(tmp_path).read(Sample(Path("images/00000/samples/00000.png"), {}))
+
+
+@pytest.mark.parametrize("box", [(-1, 0, 2, 2), (0, 0, 9, 2), (1, 1, 1, 2), (0.1, 0, 0.2, 2)])
+def test_colours_are_those_of_boxes_inside_the_image(box):
+    with pytest.raises(ValueError, match="inside the image"):
+        cut_out(Image.new("RGB", (4, 4)), Detection(*box, 0.9, np.ones((4, 4), bool)))
+
+
+LINE = {"filename": "a.png", "tag": "colors", "prompt": "p", "correct": True, "metadata": "{}"}
+
+
+@pytest.mark.parametrize("change", [{"correct": "false"}, {"tag": 3}, {"metadata": {}}, {"filename": None}])
+def test_results_of_other_types_are_refused(tmp_path, change):
+    (tmp_path / "results.jsonl").write_text(json.dumps(LINE | change))
+    with pytest.raises(ValueError, match=rf"results\.jsonl:1 .*{next(iter(change))}"):
+        read_geneval(tmp_path / "results.jsonl")
+
+
+def test_logged_nonsense_is_left_out_of_the_curves(tmp_path):
+    lines = [f'{{"step": 1, "loss": 1{"0" * 400}}}', f'{{"step": 1{"0" * 400}, "loss": 1}}', '{"step": -1, "loss": 1}']
+    lines += ['{"step": true, "loss": 1}', '{"step": 2, "\\u001b/loss": 1}', '{"step": 3, "loss": 2}', "[" * 10**5]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    with pytest.warns(UserWarning, match="1 lines"):
+        [curve] = read_curves(tmp_path)
+    assert (curve.steps, curve.values) == ((3,), (2,))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, **{f"{n}/loss": 1 for n in range(65)}}))
+    with pytest.raises(ValueError, match="65 curves"):
+        read_curves(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"conditions": []},
+        {"reference": {"num_images": 1, "values": {}, "samples": ""}},
+        {"curves": [{"panel": "Loss", "name": "loss", "steps": [1], "values": []}]},
+        {"rows": [{"name": "\x1b[31m"}]},
+        {"rows": [{"name": "x" * 201}]},
+        {"rows": [{"steps": 0}]},
+        {"rows": [{"steps": True}]},
+        {"rows": [{"values": {"fid": 1e300}}]},
+        {"rows": [{"values": {"fid": "3"}}]},
+    ],
+)
+def test_results_that_cannot_be_shown_are_config_errors(results, tmp_path, change):
+    stored = json.loads(results.model_dump_json())
+    stored |= change | {"rows": [stored["rows"][0] | row for row in change.get("rows", [{}])]}
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"results\.json"):
+        read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("samples", ["", "AAAA", "!"])
+def test_samples_that_are_no_picture_name_their_file(results, tmp_path, run, samples):
+    damaged = results.model_copy(update={"rows": (results.rows[0].model_copy(update={"samples": samples}),)})
+    (tmp_path / "results.json").write_text(damaged.model_dump_json())
+    code, _, err = run("report", "--results", str(tmp_path / "results.json"), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert "results.json: the image cannot be decoded" in err
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xla", "vulkan", "cuda:-1", "\x1b[31m", "cuda:99999999999999999999"])
+def test_devices_are_cpu_and_cuda(name):
+    with pytest.raises(ValueError, match="device"):
+        usable_device(name)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_weight_folders_hold_files_only(tmp_path, kind):
+    HOSTILE[kind](tmp_path / "tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is a"):
+        locate("clip_vitl14_transformers", tmp_path)
+
+
+def test_a_folder_called_like_markup_is_measured(tmp_path, run):
+    folder = tmp_path / "a[" / "red]"
+    folder.mkdir(parents=True)
+    for number in range(20):
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8)).save(
+            folder / f"{number}.png"
+        )
+    code, out, err = run(
+        "metrics", "--protocol", "small", "--images", str(folder), "--num-images", "20", "--only", "is"
+    )
+    assert code == 0, err
+    assert "red]" in out
+
+
+def test_an_ascii_terminal_loses_an_arrow_not_the_table(results, tmp_path):
+    (tmp_path / "results.json").write_text(results.model_dump_json())
+    command = [sys.executable, "-m", "fpd_eval", "report", "--results", "results.json", "--out", "out"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "report: out/report.html" in done.stdout

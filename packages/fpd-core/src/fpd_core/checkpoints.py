@@ -24,6 +24,12 @@ class CheckpointError(ValueError):
     """A weight file is absent, unreadable or does not fit the network; the message names the file and the remedy."""
 
 
+def unfit(path: Path, what: str, error: BaseException) -> CheckpointError:
+    """The answer to what a library raised for damaged weights or settings that make no sense: `path` `what`: reason."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError(f"{path} {what}: {shown(reason[0])}")
+
+
 def save_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], card: str) -> None:
     """Write a weight folder. Each file appears whole or not at all; equal arguments give equal bytes.
 
@@ -39,6 +45,14 @@ def save_folder(folder: Path, config: Mapping[str, Any], state: Mapping[str, Ten
         save_file(tensors, str(partial), metadata={"format": "pt"})
     write_text(folder / CARD, card)
     write_text(folder / CONFIG, json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2) + "\n")
+
+
+def read_section(folder: Path, key: str) -> dict[str, Any]:
+    """A section of a weight folder's `config.json`. Raises CheckpointError: as `read_config`, or it is no section."""
+    section = read_config(folder).get(key)
+    if not isinstance(section, dict):
+        raise CheckpointError(f"{shown(folder / CONFIG)}: {key} must be a section")
+    return section
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Numbers are `Number` or `Whole`, each with a least and a greatest value: a test 
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -53,6 +54,17 @@ Share = Annotated[Number, Field(ge=0, lt=1)]
 MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
 Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance
 Temperature = Annotated[Number, Field(ge=1e-3, le=1e3)]  # divides logits
+
+
+def _one_line(text: str) -> str:
+    if _CONTROL.search(text):
+        raise ValueError("Input should be one line without control characters")
+    return text
+
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+Line = Annotated[str, Field(max_length=4000), AfterValidator(_one_line)]
+Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]  # in tables, pictures, folders
 
 
 class Config(BaseModel):

@@ -26,8 +26,8 @@ def generate(
     class_: Annotated[
         list[int], typer.Option("--class", help="Class number a class-conditional student draws; may be repeated.")
     ] = [],  # noqa: B006
-    n: Annotated[int, typer.Option(min=1, help="Images per prompt or class.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seed and batch size give equal images.")] = 0,
+    n: Annotated[int, typer.Option(min=1, max=2**20, help="Images per prompt or class.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Equal seed and batch size give equal images.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
     temperature: Annotated[
         float | None, typer.Option(help="Divides the logits; by default what the student was exported with.")
@@ -78,23 +78,32 @@ def _write(images: "Tensor", wanted: list[str] | list[int], seed: int, columns: 
     """One PNG per image, what each shows, and a grid with a row per prompt or class."""
     from PIL import Image
 
-    with (out / RECORDS).open("w") as records:
-        for index, (image, what) in enumerate(zip(images, wanted, strict=True)):
-            name = f"{index:05d}.png"
-            Image.fromarray(image.numpy()).save(out / name)
-            kind = "prompt" if isinstance(what, str) else "class"
-            records.write(json.dumps({"file": name, kind: what, "seed": seed}) + "\n")
+    from fpd_core.atomic import replacing, write_text
+
+    def save(image: "Tensor", name: str) -> None:
+        with replacing(out / name) as partial:
+            Image.fromarray(image.numpy()).save(partial, "png")
+
+    records = []
+    for index, (image, what) in enumerate(zip(images, wanted, strict=True)):
+        name = f"{index:05d}.png"
+        save(image, name)
+        kind = "prompt" if isinstance(what, str) else "class"
+        records.append(json.dumps({"file": name, kind: what, "seed": seed}) + "\n")
+    write_text(out / RECORDS, "".join(records))
     height, width = images.shape[1:3]
     rows = images.view(-1, columns, height, width, 3).permute(0, 2, 1, 3, 4)
-    Image.fromarray(rows.reshape(-1, columns * width, 3).contiguous().numpy()).save(out / GRID)
+    save(rows.reshape(-1, columns * width, 3).contiguous(), GRID)
 
 
 def main() -> None:
     """Entry point of `fpd-generate`."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
+        from fpd_core.untrusted import printable
+
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         console.print("error: ", style="red", end="")
-        console.print(str(error), markup=False)
+        console.print(printable(error, keep="\n") or "the memory does not suffice", markup=False)
         sys.exit(2)

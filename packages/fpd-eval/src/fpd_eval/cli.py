@@ -1,5 +1,6 @@
 """The command line. Heavy imports stand inside the commands: `--help` answers at once."""
 
+import io
 import re
 import sys
 from collections import deque
@@ -35,6 +36,8 @@ app.command()(geneval)
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `fpd-eval`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII locale loses an arrow, not the table
     app(args=expand_lists(sys.argv[1:] if argv is None else argv), prog_name="fpd-eval")
 
 

@@ -25,9 +25,10 @@ from fpd_core.objective import fixed_point_loss
 from fpd_core.refine import refine
 from fpd_core.ste import sample_tokens, straight_through
 from fpd_core.teachers import load_teacher
+from fpd_core.teachers.teacher import EXAMPLE_PROMPTS
 from fpd_core.weights import require
 from fpd_train.config import TrainConfig
-from fpd_core.teachers.teacher import EXAMPLE_PROMPTS, FpdConfig
+from fpd_train.methods.fpd import FpdConfig
 
 WHOLE_STEP = "whole step: forward, loss, backward"
 RATIO = 0.6  # re-masked share of the timed refinement, about the mean of the arccos law

@@ -5,7 +5,27 @@ What others made, or what lay on a disk that may be damaged, is read through her
 one sentence that names the file and the limit.
 """
 
-from fpd_core.untrusted.files import UntrustedError, open_regular, read_bytes, shown
-from fpd_core.untrusted.json_files import parse_json, parse_object, read_json
+from fpd_core.untrusted.files import (
+    UntrustedError,
+    open_regular,
+    printable,
+    read_bytes,
+    read_text,
+    require_files_only,
+    shown,
+)
+from fpd_core.untrusted.json_files import parse_json, parse_object, read_json, read_json_lines
 
-__all__ = ["UntrustedError", "open_regular", "parse_json", "parse_object", "read_bytes", "read_json", "shown"]
+__all__ = [
+    "UntrustedError",
+    "open_regular",
+    "parse_json",
+    "parse_object",
+    "printable",
+    "read_bytes",
+    "read_json",
+    "read_json_lines",
+    "read_text",
+    "require_files_only",
+    "shown",
+]

@@ -14,9 +14,14 @@ class UntrustedError(ValueError):
     """A file from outside is absent or not what it should be; the message names it."""
 
 
+def printable(text: object, *, keep: str = "") -> str:
+    """Outside text without what a terminal obeys: escapes take the place of all unprintable characters but `keep`."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def shown(text: object) -> str:
     """Outside text fit for a message: one line, no control characters, not endless."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: _SHOWN + 1])
+    line = printable(str(text)[: _SHOWN + 1])
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
@@ -43,9 +48,24 @@ def open_regular(path: Path, *, error: Failure = UntrustedError) -> BufferedRead
     return file
 
 
+def require_files_only(folder: Path, *, error: Failure = UntrustedError) -> None:
+    """For files and folders that a library opens by itself. Raises `error`: a FIFO, socket or device is among them."""
+    for path in (folder, *folder.rglob("*")):
+        if path.exists() and not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+            raise _not_regular(path.stat().st_mode, path, error)
+
+
 def _not_regular(mode: int, path: Path, error: Failure) -> ValueError:
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     return error(f"{shown(path)} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file")
+
+
+def read_text(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> str:
+    """A text without its byte order mark. Raises `error`: as `read_bytes`, or it is not UTF-8."""
+    try:
+        return read_bytes(path, limit=limit, name=name, error=error).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(f"{shown(path)} is not UTF-8 text (byte {cause.start})") from None
 
 
 def read_bytes(path: Path, *, limit: int, name: str, error: Failure = UntrustedError) -> bytes:

@@ -4,7 +4,7 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from fpd_core.untrusted.files import Failure, UntrustedError, open_regular, read_bytes, shown
-from fpd_core.untrusted.limits import IMAGE_BYTES, IMAGE_PIXELS
+from fpd_core.untrusted.limits import IMAGE_ASPECT, IMAGE_BYTES, IMAGE_PIXELS
 
 # Pillow would also start Ghostscript for a file that only looks like an image.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -43,6 +43,20 @@ def open_image(
     with _opened(io.BytesIO(content), source, max_pixels, error) as image:
         image.load()
     return _eight_bit(image) if image.mode in _SIXTEEN_BIT else image
+
+
+def open_images(
+    contents: Iterable[Path | bytes], *, max_pixels: int = 4 * IMAGE_PIXELS, error: Failure = UntrustedError
+) -> Iterator[Image.Image]:
+    """`open_image` of each; together they may have `max_pixels`, as they will be held at once."""
+    left = max_pixels
+    for content in contents:
+        image = open_image(content, error=error)
+        left -= image.width * image.height
+        if left < 0:
+            last = shown(content) if isinstance(content, Path) else "the image"
+            raise error(f"{last} and those before it have more than {max_pixels} pixels together (4 x IMAGE_PIXELS)")
+        yield image
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,9 @@ def _opened(stream: IO[bytes], source: str, max_pixels: int, error: Failure) -> 
         raise error(f"{source} cannot be decoded: {shown(cause)}") from None
     if image.width * image.height > max_pixels:
         raise _too_large(source, f"{image.width} x {image.height}", max_pixels, error)
+    if max(image.size) > IMAGE_ASPECT * min(image.size):
+        sides = f"{image.width} x {image.height}"
+        raise error(f"{source} has {sides} pixels, longer than {IMAGE_ASPECT} times its other side (IMAGE_ASPECT)")
     try:
         yield image
     except _DAMAGE as cause:
@@ -87,5 +104,10 @@ def _too_large(source: str, size: str, limit: int, error: Failure) -> ValueError
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    grey = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
+    def scaled(grey: np.ndarray) -> np.ndarray:
+        return ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+    levels = Image.fromarray(scaled(np.asarray(image)))
+    if "transparency" in image.info:
+        levels.info["transparency"] = int(scaled(np.asarray(image.info["transparency"])))
+    return levels

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,24 @@ def read_json(
     source = f"{what} {shown(path)}".strip()
     content = read_bytes(path, limit=max_bytes, name="JSON_BYTES", error=error)
     return parse_object(content, source=source, max_depth=max_depth, error=error)
+
+
+def read_json_lines(
+    path: Path, *, limit: int, name: str, error: Failure = UntrustedError
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) of every line but empty ones.
+
+    Args:
+        limit: bytes of the file; `name` is what the limit is called. A line may have JSON_BYTES.
+
+    Raises:
+        error: as `read_json`; the message names the line.
+    """
+    for number, line in enumerate(read_bytes(path, limit=limit, name=name, error=error).split(b"\n"), start=1):
+        if len(line) > JSON_BYTES:
+            raise error(f"{shown(path)}:{number} has more than {JSON_BYTES} bytes (JSON_BYTES)")
+        if line.strip():
+            yield f"{shown(path)}:{number}", parse_object(line, source=f"{shown(path)}:{number}", error=error)
 
 
 def parse_object(

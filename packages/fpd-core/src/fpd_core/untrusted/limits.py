@@ -6,7 +6,8 @@ JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # nested lists and objects
 
 IMAGE_BYTES = 256 * MIB  # as stored
-IMAGE_PIXELS = 64 * MIB  # 8192 x 8192
+IMAGE_PIXELS = 64 * MIB  # 8192 x 8192; a batch of images may have four times as many
+IMAGE_ASPECT = 100  # longer side by the shorter: resizing the shorter one must not blow up the longer
 
 ARRAY_BYTES = 1024 * MIB  # one array that is read whole, of an .npz file
 ARRAYS_PER_FILE = 64

@@ -5,14 +5,18 @@ import math
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fpd_core.config import Config
+from pydantic import Field
+
+from fpd_core.config import Config, Line, Name, Whole
 from fpd_core.untrusted import read_bytes
 
 METRICS = "metrics.jsonl"
-MAX_POINTS = 400
+MAX_POINTS, MAX_CURVES = 400, 64
 LOG_BYTES = 2**28
+LARGEST = 1e15  # beyond it, and beyond names of this length, nothing can be drawn
+NAME_LENGTH = 100
 
 PANELS = {
     "Loss": re.compile(r"(.*[/_.])?loss"),
@@ -25,10 +29,10 @@ PANELS = {
 class Curve(Config):
     """One logged quantity over the optimizer steps, thinned to at most 400 points."""
 
-    panel: str
-    name: str
-    steps: tuple[int, ...]
-    values: tuple[float, ...]
+    panel: Line
+    name: Name
+    steps: tuple[Annotated[Whole, Field(ge=0, le=LARGEST)], ...] = Field(min_length=1)
+    values: tuple[Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)], ...]
 
 
 def read_curves(run: Path) -> tuple[Curve, ...]:
@@ -43,14 +47,12 @@ def read_curves(run: Path) -> tuple[Curve, ...]:
     points: dict[str, list[tuple[int, float]]] = {}
     for record in _records(path):
         for key, value in record.items():
-            if isinstance(value, int | float) and math.isfinite(value):
+            if type(value) in (int, float) and abs(value) <= LARGEST and key.isprintable() and len(key) <= NAME_LENGTH:
                 points.setdefault(key, []).append((int(record["step"]), float(value)))
-    return tuple(
-        _curve(panel, name, found)
-        for panel, pattern in PANELS.items()
-        for name, found in points.items()
-        if pattern.fullmatch(name)
-    )
+    named = [(panel, name) for panel, form in PANELS.items() for name in points if form.fullmatch(name)]
+    if len(named) > MAX_CURVES:
+        raise ValueError(f"{path} logs {len(named)} curves, more than {MAX_CURVES}")
+    return tuple(_curve(panel, name, points[name]) for panel, name in named)
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
@@ -61,7 +63,7 @@ def _records(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             bad += 1
             continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+        if isinstance(record, dict) and type(step := record.get("step")) is int and 0 <= step <= LARGEST:
             records.append(record)
     if bad:
         warnings.warn(f"{path}: {bad} lines are not JSON and are left out of the curves", stacklevel=3)

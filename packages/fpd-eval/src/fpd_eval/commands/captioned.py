@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 SystemOption = Annotated[
     Path | None, typer.Option("--system", metavar="JSON", help="Makes the images that DIR still lacks.")
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of generated images.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of generated images.")]
 GenerateOption = Annotated[
-    int, typer.Option("--generate-batch", min=1, help="Images per call of the system; changes them.")
+    int, typer.Option("--generate-batch", min=1, max=2**16, help="Images per call of the system; changes them.")
 ]
 BatchOption = Annotated[
     str, typer.Option("--batch-size", metavar="auto|N", help="Images per call of the scoring model.")

@@ -92,7 +92,11 @@ def report(
     with user_errors():
         from fpd_eval.bench.rows import read_results
 
-        _show(read_results(results), out, as_json=False)
+        found = read_results(results)
+        try:
+            _show(found, out, as_json=False)
+        except ValueError as error:
+            raise ValueError(f"{results}: {error}") from None
 
 
 def _candidate(argument: str, *, alone: bool) -> "Candidate":
@@ -157,6 +161,7 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     """Write the report; print the table and the report's place, or only JSON."""
     from rich.console import Console
 
+    from fpd_core.untrusted import printable
     from fpd_eval.report.cells import footnotes, published_cells, tables
     from fpd_eval.report.page import write_report
     from fpd_eval.report.tables import terminal_table
@@ -171,7 +176,7 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         if table is not None:
             console.print(terminal_table(table))
     for text in [*footnotes(results), *results.warnings]:
-        console.print(text, markup=False, highlight=False, style="dim")
+        console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -118,11 +118,13 @@ def _show(outcomes: "list[tuple[Path, Outcome]]", *, as_json: bool) -> None:
 
 def _table(outcomes: "Sequence[Outcome]") -> "Table":
     """Scores with standard errors, a row per task and a column per system."""
+    from rich.markup import escape
     from rich.table import Table
 
+    from fpd_core.untrusted import printable
     from fpd_eval.geneval.classes import TASKS
 
-    table = Table("GenEval", *(outcome.name for outcome in outcomes))
+    table = Table("GenEval", *(escape(printable(outcome.name)) for outcome in outcomes))
     for tag in TASKS:
         scores = [outcome.scores.tasks.get(tag) for outcome in outcomes]
         table.add_row(tag, *(_number(score.score, score.standard_error) if score else "–" for score in scores))

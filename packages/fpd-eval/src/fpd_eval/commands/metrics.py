@@ -144,14 +144,18 @@ def _record(system: "System | None") -> dict[str, Any]:
 
 def _show(result: "MetricResult", *, as_json: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from fpd_core.untrusted import printable
 
     if as_json:
         print(result.model_dump_json(indent=2))
         return
     console = Console()
     protocol = result.protocol
-    table = Table("metric", "value", title=f"{result.images}: protocol {protocol.name}", title_justify="left")
+    title = escape(f"{printable(result.images)}: protocol {protocol.name}")
+    table = Table("metric", "value", title=title, title_justify="left")
     for name, value in result.values.items():
         table.add_row(name, f"{value:.6g}")
     console.print(table)

@@ -1,5 +1,6 @@
 """What every command shares: mistakes of the user end in one sentence, options become config sections."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,17 +26,24 @@ def user_errors() -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
+    from fpd_core.untrusted import printable
+
     console = Console(stderr=True)
 
     def show_warning(message: Warning | str, *rest: object, **options: object) -> None:
-        console.print(Text(f"warning: {message}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"warning: {printable(message)}", style="yellow"), soft_wrap=True)
 
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             yield
-    except (ValueError, OSError) as error:
-        console.print(Text(f"error: {error}", style="red"), soft_wrap=True)
+            print(end="", flush=True)
+    except BrokenPipeError:  # as in `| head`: nobody reads on, and what was found is in files
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(1) from None
+    except (ValueError, OSError, MemoryError) as error:
+        said = printable(error, keep="\n") or "the memory does not suffice"
+        console.print(Text(f"error: {said}", style="red"), soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         console.print(Text("interrupted; what was measured so far is kept in the cache"), soft_wrap=True)

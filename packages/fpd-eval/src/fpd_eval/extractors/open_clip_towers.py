@@ -1,21 +1,19 @@
 """open_clip models that score images against captions: Di[M]O's CLIP score and HPSv2."""
 
-import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import open_clip
 import torch
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from fpd_core.checkpoints import CheckpointError
+from fpd_core.checkpoints import CheckpointError, unfit
+from fpd_core.containers import read_public
 from fpd_eval.extractors.towers import Towers
-from fpd_eval.extractors.weights import locate
+from fpd_eval.extractors.weights import DAMAGE, locate
 from fpd_eval.images.squares import centre_square
 from fpd_eval.metrics.hpsv2 import VERSIONS, HpsVersion
 from fpd_eval.runtime.cache import hash_json, hash_tensors
@@ -25,11 +23,6 @@ CONTEXT_LENGTH = 77
 END_TOKEN = 49407
 PREFIX_TOKENS = (320, 1125, 29340)  # "a photo depicts"
 CROP_SIZE = 256
-# What open_clip raises for a damaged file or one of another network.
-DAMAGE = (
-    *(SafetensorError, pickle.UnpicklingError, BadZipFile, EOFError, OSError, RuntimeError),
-    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
-)
 
 
 class OpenClipTowers(Towers):
@@ -150,11 +143,11 @@ def load_open_clip(architecture: str, path: Path) -> open_clip.CLIP:
     Raises:
         CheckpointError: the file is damaged or of another network.
     """
-    model = open_clip.create_model(architecture, load_weights=False)
     try:
+        read_public(path)  # before gigabytes of a network are made for what is no weight file
+        model = open_clip.create_model(architecture, load_weights=False)
         open_clip.load_checkpoint(model, str(path), weights_only=True)
     except DAMAGE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} does not hold weights of open_clip {architecture}: {reason}") from None
+        raise unfit(path, f"does not hold weights of open_clip {architecture}", error) from None
     assert isinstance(model, open_clip.CLIP)
     return model

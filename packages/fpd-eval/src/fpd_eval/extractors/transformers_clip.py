@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
 
-from fpd_core.checkpoints import CheckpointError
+from fpd_core.checkpoints import unfit
 from fpd_eval.extractors.towers import Towers
-from fpd_eval.extractors.weights import locate
+from fpd_eval.extractors.weights import DAMAGE, locate, open_pretrained
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 
 
@@ -24,15 +24,17 @@ class TransformersClip(Towers):
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
+        self._model, self._device = open_pretrained(CLIPModel, folder, "CLIP model of transformers"), device
         try:
-            model = CLIPModel.from_pretrained(folder, local_files_only=True)
-            self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{folder} is no CLIP model of transformers: {str(error).splitlines()[0]}") from None
-        modules: nn.Module = model
-        modules.to(device).eval().requires_grad_(False)
-        self._model, self._device = model, device
-        self._max_tokens = CLIPTextConfig.from_pretrained(folder).max_position_embeddings
+            self._processor = CLIPProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            modules: nn.Module = self._model
+            modules.to(device).eval().requires_grad_(False)
+            self._max_tokens = CLIPTextConfig.from_pretrained(folder).max_position_embeddings
+            # Settings that do not fit the network, or each other, show only in use.
+            self.images([Image.new("RGB", (2, 2))])
+            self.texts(["a"])
+        except DAMAGE as error:
+            raise unfit(folder, "holds no CLIP model of transformers", error) from None
         options = self._processor.image_processor.to_dict()
         self.fingerprint = hash_json(["torchmetrics CLIPScore", hash_tensors(self._model.state_dict()), options])
 

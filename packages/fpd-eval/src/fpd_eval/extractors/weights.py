@@ -5,11 +5,15 @@ A metric that needs another file adds one line to `EVAL_WEIGHTS`; `fpd-eval doct
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fpd_core.checkpoints import CheckpointError
+from fpd_core.checkpoints import CheckpointError, unfit
 from fpd_core.config import nearest
+from fpd_core.untrusted import require_files_only
 
 WEIGHTS_FOLDER = Path("weights")
+# What libraries raise for damaged weights and settings that make no sense: tokenizers raises this very class.
+DAMAGE = Exception
 
 
 @dataclass(frozen=True)
@@ -123,4 +127,22 @@ def locate(name: str, override: Path | None = None) -> Path:
     path = override or weight.local
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")
+    require_files_only(path, error=CheckpointError)
     return path
+
+
+def open_pretrained(network: Any, folder: Path, what: str) -> Any:
+    """A network of transformers that finds every weight in `folder`.
+
+    Raises:
+        CheckpointError: it does not, or the folder is damaged or of something else.
+    """
+    try:
+        model, report = network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except DAMAGE as error:
+        raise unfit(folder, f"holds no {what}", error) from None
+    # The library fills what is missing with random numbers; buffers it knows how to compute.
+    absent = sorted(dict(model.named_parameters()).keys() & set(report["missing_keys"]))
+    if absent:
+        raise CheckpointError(f"{folder} does not fit {what}: {len(absent)} weights missing ({absent[0]}, ...)")
+    return model

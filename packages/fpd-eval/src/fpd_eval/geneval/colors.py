@@ -33,12 +33,7 @@ class ClipColors:
     """
 
     def __init__(
-        self,
-        model: CLIP,
-        *,
-        model_name: str = MODEL,
-        device: torch.device | str = "cpu",
-        batch_size: int = 32,
+        self, model: CLIP, *, model_name: str = MODEL, device: torch.device | str = "cpu", batch_size: int = 32
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
         self.device, self.batch_size = torch.device(device), batch_size
@@ -92,5 +87,8 @@ def cut_out(image: Image.Image, detection: Detection) -> Image.Image:
     if detection.mask is None or detection.mask.shape != (image.height, image.width):
         found = None if detection.mask is None else list(detection.mask.shape)
         raise ValueError(f"a colour needs the object's mask of {[image.height, image.width]} pixels, found {found}")
+    x0, y0, x1, y1 = map(round, detection[:4])
+    if not (0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height):
+        raise ValueError(f"a colour needs a box inside the image, found {list(detection[:4])}")
     pixels = np.where(detection.mask[..., None], np.array(image), np.uint8(BACKGROUND))
     return Image.fromarray(pixels).crop(detection[:4])

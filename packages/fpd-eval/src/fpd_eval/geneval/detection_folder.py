@@ -8,6 +8,7 @@ Classes bear GenEval's names. `color` is needed for boxes the prompt asks a colo
 uncompressed run lengths), from which the colour classifier finds it. `image_sha256` is optional.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,18 +23,16 @@ from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.geneval.layout import Sample, claim, read_claim, write_whole
 
 IDENTITY = "detector.json"
+Pixel = Annotated[float, Field(strict=True, ge=-(2**24), le=2**24)]
 
 
-def _known_class(name: str) -> str:
-    if name not in CLASSES:
-        raise nearest(name, list(CLASSES), "class")
-    return name
+def _known(names: Sequence[str], what: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise nearest(name, list(names), what)
+        return name
 
-
-def _known_color(color: str) -> str:
-    if color not in COLORS:
-        raise nearest(color, list(COLORS), "colour")
-    return color
+    return AfterValidator(check)
 
 
 class RunLengths(Config):
@@ -59,9 +58,9 @@ class RunLengths(Config):
 class StoredBox(Config):
     """One object."""
 
-    box: tuple[float, float, float, float]
-    score: float
-    color: Annotated[str, AfterValidator(_known_color)] | None = None
+    box: tuple[Pixel, Pixel, Pixel, Pixel]
+    score: Annotated[float, Field(strict=True, ge=0, le=1)]
+    color: Annotated[str, _known(COLORS, "colour")] | None = None
     mask: RunLengths | None = None
 
 
@@ -69,7 +68,7 @@ class StoredImage(Config):
     """One file."""
 
     image_sha256: str | None = None
-    detections: dict[Annotated[str, AfterValidator(_known_class)], tuple[StoredBox, ...]]
+    detections: dict[Annotated[str, _known(CLASSES, "class")], tuple[StoredBox, ...]]
 
 
 class DetectionFolder:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import CheckpointError, read_config
+from fpd_core.checkpoints import CheckpointError, read_config, unfit
+from fpd_eval.extractors.weights import DAMAGE, open_pretrained
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.runtime.cache import hash_tensors
@@ -191,17 +191,12 @@ def _load(folder: Path) -> nn.Module:
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
     # Without the file the library would answer with a default network.
-    classes = Mask2FormerConfig.from_dict(read_config(folder)).num_labels
+    stored = read_config(folder)
+    try:
+        classes = Mask2FormerConfig.from_dict(stored).num_labels
+    except DAMAGE as error:
+        raise unfit(folder, "holds no Mask2Former", error) from None
     if classes != len(CLASSES):
         raise CheckpointError(f"{folder} knows {classes} classes, not the {len(CLASSES)} of COCO instances")
-    open_pretrained: Any = Mask2FormerForUniversalSegmentation.from_pretrained
-    try:
-        model, report = open_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} holds no Mask2Former: {error}") from None
-    network: nn.Module = model
-    # The library fills what is missing with random numbers; buffers it knows how to compute.
-    absent = sorted(dict(network.named_parameters()).keys() & set(report["missing_keys"]))
-    if absent:
-        raise CheckpointError(f"{folder} does not fit Mask2Former: {len(absent)} weights missing ({absent[0]}, ...)")
+    network: nn.Module = open_pretrained(Mask2FormerForUniversalSegmentation, folder, "Mask2Former")
     return network

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import Field, model_validator
 
-from fpd_core.checkpoints import read_config
+from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
 from fpd_eval.geneval.judge import judge_options
@@ -104,7 +104,7 @@ def _image_folders(
         return
     beside = request.ckpt.resolve().parent if request.ckpt else Path()
     for kind in _kinds(request):
-        place = (request.out or beside / "geneval") / re.sub(r"[^\w.-]+", "-", kind.name)
+        place = (request.out or beside / "geneval") / (re.sub(r"[^\w.-]+", "-", kind.name).lstrip(".") or "-")
         system = kind.load(device)
         if system.num_classes is not None:
             raise ValueError(f"{kind.name} makes images of class labels; GenEval needs one that understands prompts")
@@ -126,7 +126,7 @@ def _kinds(request: Request) -> list[SystemKind]:
     kinds: list[SystemKind] = []
     if request.ckpt is not None:
         kinds.append(StudentKind(name="student", folder=request.ckpt))
-        teacher = read_config(request.ckpt).get("teacher", {})
+        teacher = read_section(request.ckpt, "teacher")
         kinds += [
             TeacherKind(
                 name=f"teacher-{steps}",

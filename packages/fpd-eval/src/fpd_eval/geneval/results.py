@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fpd_core.untrusted import parse_object, read_bytes
+from fpd_core.untrusted import read_json_lines
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.judge import Verdict
 from fpd_eval.geneval.layout import Sample, write_whole
 
 RESULT_BYTES = 2**28
+FIELDS = {"filename": str, "tag": str, "prompt": str, "correct": bool, "metadata": str}
 
 
 def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -37,5 +38,10 @@ def write_results(path: Path, results: Iterable[Mapping[str, Any]]) -> None:
 
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Ours or the original program's. Raises ValueError: absent or damaged; the message names the line."""
-    lines = read_bytes(path, limit=RESULT_BYTES, name="RESULT_BYTES").splitlines()
-    return [parse_object(line, source=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+    results = []
+    for source, record in read_json_lines(path, limit=RESULT_BYTES, name="RESULT_BYTES"):
+        wrong = [field for field, kind in FIELDS.items() if not isinstance(record.get(field), kind)]
+        if wrong:
+            raise ValueError(f"{source} is no GenEval result: {wrong[0]} is missing or no {FIELDS[wrong[0]].__name__}")
+        results.append(record)
+    return results

@@ -22,7 +22,7 @@ from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_core.untrusted.images import read_header
 from fpd_core.untrusted.limits import IMAGE_PIXELS
 from fpd_eval.images.image_set import ImageSet
-from fpd_eval.images.paired_files import SUFFIXES, open_rgb
+from fpd_eval.images.paired_files import SUFFIXES, open_all, open_rgb
 from fpd_eval.runtime.cache import hash_file, hash_json
 from fpd_eval.runtime.progress import Track
 from fpd_eval.runtime.ranks import Ranks
@@ -70,13 +70,17 @@ def folder_images(folder: Path, batch_size: int) -> ImageSet[Tensor]:
         identity=hash_json([[path.name, hash_file(path)] for path in files]),
         count=len(files),
         batch_size=batch_size,
-        batch=lambda start: torch.stack([read_rgb(path) for path in files[start : start + batch_size]]),
+        batch=lambda start: torch.stack([_tensor(image) for image in open_all(files[start : start + batch_size])]),
     )
 
 
 def read_rgb(path: Path) -> Tensor:
     """uint8 [3, H, W] of a picture. Raises ValueError: see `open_rgb`."""
-    return torch.from_numpy(np.array(open_rgb(path))).permute(2, 0, 1)
+    return _tensor(open_rgb(path))
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _header(path: Path) -> tuple[tuple[int, int], str]:
@@ -100,7 +104,7 @@ def npz_images(path: Path, batch_size: int) -> ImageSet[Tensor]:
     Raises:
         ValueError: absent, damaged, without that array, or not square 8-bit RGB images.
     """
-    reader = _NpzReader(path)
+    reader = _NpzReader(path, batch_size)
     count, height, width, _ = reader.shape
     if height != width:
         raise ValueError(f"{path}: images of {width} x {height} pixels are not square")
@@ -116,25 +120,18 @@ def npz_images(path: Path, batch_size: int) -> ImageSet[Tensor]:
 class _NpzReader:
     """Rows of `arr_0` without the whole array in memory (9.8 GB for ADM's 50,000 images)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, batch_size: int) -> None:
         self.path = path
         archive = ArrayArchive(path)
         if "arr_0" not in archive.names:
             raise ValueError(f"{path} holds no images `arr_0`, only {', '.join(map(shown, archive.names))}")
         header, self._file = archive.stream("arr_0")
         self.shape, self._archive = header.shape, archive
-        if (
-            header.dtype != np.uint8
-            or header.is_fortran
-            or len(self.shape) != 4
-            or self.shape[3] != 3
-            or not self.shape[0]
-        ):
+        is_rgb = header.dtype == np.uint8 and len(self.shape) == 4 and self.shape[3] == 3
+        if not is_rgb or header.is_fortran or not all(self.shape):
             raise ValueError(f"{path}: arr_0 must be uint8 images [N, H, W, 3], got {header.dtype} {list(self.shape)}")
-        if self.shape[1] * self.shape[2] > IMAGE_PIXELS:
-            raise ValueError(
-                f"{path}: images of {list(self.shape)[1:3]} pixels, more than {IMAGE_PIXELS} (IMAGE_PIXELS)"
-            )
+        if min(batch_size, self.shape[0]) * self.shape[1] * self.shape[2] > 4 * IMAGE_PIXELS:
+            raise ValueError(f"{path}: {batch_size} images of {self.shape[1:3]} pixels are too many (IMAGE_PIXELS)")
         self._first = self._file.tell()
 
     def read(self, start: int, count: int) -> Tensor:
@@ -160,12 +157,15 @@ def saved_images(images: ImageSet[Tensor], folder: Path, track: Track, ranks: Ra
     if ranks.is_main:
         _claim(folder, images)
     ranks.barrier()
+
+    def paths(start: int) -> list[Path]:
+        return [png_path(folder, i) for i in range(start, min(start + images.batch_size, images.count))]
+
     own = ranks.share(images.starts)
     with track(f"{images.title} to {folder}", len(own) * images.batch_size) as advance:
         for start in own:
-            paths = [png_path(folder, i) for i in range(start, min(start + images.batch_size, images.count))]
-            if not all(path.exists() for path in paths):
-                _write(images.batch(start), paths)
+            if not all(path.exists() for path in paths(start)):
+                _write(images.batch(start), paths(start))
             advance(images.batch_size)
     ranks.barrier()
     return ImageSet(
@@ -173,9 +173,7 @@ def saved_images(images: ImageSet[Tensor], folder: Path, track: Track, ranks: Ra
         identity=images.identity,
         count=images.count,
         batch_size=images.batch_size,
-        batch=lambda start: torch.stack(
-            [read_rgb(png_path(folder, i)) for i in range(start, min(start + images.batch_size, images.count))]
-        ),
+        batch=lambda start: torch.stack([read_rgb(path) for path in paths(start)]),
     )
 
 

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fpd_core.untrusted.images import open_image
+from fpd_core.untrusted.images import open_image, open_images
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-ALPHA_MODES = ("RGBA", "LA", "PA")
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -56,15 +55,19 @@ def open_rgb(path: Path) -> Image.Image:
     Raises:
         ValueError: absent, truncated, not an image, or with an alpha channel, whose background nothing defines.
     """
-    image = open_image(path)
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
+    return _rgb(open_image(path), path)
+
+
+def _rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.has_transparency_data:
         raise ValueError(f"{path} has transparent pixels; flatten it onto a background first")
     return image.convert("RGB")
 
 
 def open_all(paths: Iterable[Path]) -> list[Image.Image]:
-    """`open_rgb` of every path."""
-    return [open_rgb(path) for path in paths]
+    """`open_rgb` of every path. Raises ValueError: as there, or together they would fill the memory."""
+    files = list(paths)
+    return [_rgb(image, path) for image, path in zip(open_images(files), files, strict=True)]
 
 
 def _normal(stem: str) -> str:

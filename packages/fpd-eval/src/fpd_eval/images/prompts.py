@@ -1,13 +1,16 @@
 """Captions from files, each with the name of the image that shows it."""
 
 import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpd_core.untrusted import parse_json, read_bytes
+from fpd_core.untrusted import parse_json, read_text, shown
+from fpd_core.untrusted.limits import CAPTION_BYTES
 from fpd_eval.metrics.hpsv2 import STYLES
 
-PROMPT_BYTES = 2**28
+PROMPT_BYTES, PROMPTS = 2**28, 2**21
+ID_LENGTH = 200
 CAPTION_COLUMNS = ("image_id", "text")
 
 
@@ -30,17 +33,22 @@ def read_prompts(path: Path) -> Prompts:
     """A CSV with the columns `image_id,text`, or a text file with one caption per line, whose keys are 0, 1, 2, ...
 
     Raises:
-        ValueError: absent, of another kind, empty, with a blank caption or an image id that comes twice.
+        ValueError: absent, of another kind, empty, with a blank caption, or an image id that comes twice or is no name.
     """
     if path.suffix not in (".csv", ".txt"):
         raise ValueError(f"{path} must be a .csv with the columns image_id,text or a .txt with one caption per line")
     text = _read(path)
-    prompts = _from_csv(path, text) if path.suffix == ".csv" else _numbered(text.splitlines())
+    prompts = _from_csv(path, text) if path.suffix == ".csv" else _numbered(text)
     if not len(prompts):
         raise ValueError(f"{path} holds no caption")
     blank = [key for key, caption in zip(prompts.keys, prompts.texts, strict=True) if not caption.strip()]
     if blank:
-        raise ValueError(f"{path}: the caption of {blank[0]!r} is empty")
+        raise ValueError(f"{path}: the caption of {shown(blank[0])!r} is empty")
+    if any(len(caption) > CAPTION_BYTES for caption in prompts.texts):
+        raise ValueError(f"{path} has a caption of more than {CAPTION_BYTES} characters (CAPTION_BYTES)")
+    paths = [key for key in prompts.keys if Path(key).name != key or len(key) > ID_LENGTH or not key.isprintable()]
+    if paths:
+        raise ValueError(f"{path}: image_id {shown(repr(paths[0]))} is no name of a file without its suffix")
     if len(set(prompts.keys)) < len(prompts):
         raise ValueError(f"{path} names an image_id twice; every image has one caption")
     return prompts
@@ -65,20 +73,24 @@ def _json_list(path: Path) -> Prompts:
 
 
 def _from_csv(path: Path, text: str) -> Prompts:
-    rows = csv.DictReader(text.splitlines())
-    missing = [name for name in CAPTION_COLUMNS if name not in (rows.fieldnames or ())]
-    if missing:
-        raise ValueError(f"{path} lacks the column {missing[0]!r}; it must have the columns image_id,text")
-    pairs = [(row["image_id"] or "", row["text"] or "") for row in rows]
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        missing = [name for name in CAPTION_COLUMNS if name not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path} lacks the column {missing[0]!r}; it must have the columns image_id,text")
+        pairs = [(row["image_id"] or "", row["text"] or "") for row in rows]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {rows.line_num}: {error}") from None
     return Prompts(tuple(key for key, _ in pairs), tuple(caption for _, caption in pairs))
 
 
-def _numbered(texts: list[str]) -> Prompts:
-    return Prompts(tuple(str(index) for index in range(len(texts))), tuple(texts))
+def _numbered(text: str) -> Prompts:
+    texts = tuple(line.rstrip("\n") for line in io.StringIO(text, newline=None))
+    return Prompts(tuple(map(str, range(len(texts)))), texts)
 
 
 def _read(path: Path) -> str:
-    try:
-        return read_bytes(path, limit=PROMPT_BYTES, name="PROMPT_BYTES").decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
+    text = read_text(path, limit=PROMPT_BYTES, name="PROMPT_BYTES")
+    if max(text.count("\n"), text.count("\r")) > PROMPTS:
+        raise ValueError(f"{path} has more than {PROMPTS} lines (PROMPTS)")
+    return text

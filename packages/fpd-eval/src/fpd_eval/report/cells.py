@@ -100,7 +100,7 @@ def published_cells(results: Results) -> Cells | None:
         for rows, columns in ((results.rows, COLUMNS), (results.geneval, GENEVAL_COLUMNS))
         for row in rows
         for name, column in columns.items()
-        if name in row.published
+        if name in row.published and name in row.values
     ]
     if not found:
         return None

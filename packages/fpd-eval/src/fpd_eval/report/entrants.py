@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 
 from fpd_core import Generator, load_generator
-from fpd_core.config import Config, Guidance, Steps
+from fpd_core.config import Config, Guidance, Name, Steps
 from fpd_core.sampling import Sampler
 from fpd_core.teachers import Teacher
 from fpd_eval.systems import SystemKind
@@ -24,7 +24,7 @@ UNTRAINED = "untrained"
 class Candidate(Config):
     """A student checkpoint and the name it has in the table."""
 
-    name: str = Field(min_length=1)
+    name: Name
     folder: Path
 
 
@@ -33,7 +33,7 @@ class Comparison(Config):
 
     students: tuple[Candidate, ...] = Field((), description="Each brings its teacher and the untrained one-step use.")
     systems: tuple[Path, ...] = Field((), description="JSON files of `system_kinds`.")
-    geneval: tuple[tuple[str, Path], ...] = Field((), description="(system's name, its results.jsonl).")
+    geneval: tuple[tuple[Name, Path], ...] = Field((), description="(system's name, its results.jsonl).")
     steps: tuple[Steps, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
     sampler: Sampler = "confidence"
     guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fpd_core.config import Config, explain
-from fpd_core.untrusted import parse_object, read_json
+from fpd_core.untrusted import parse_object, read_json, shown
 from fpd_core.untrusted.images import open_image
 from fpd_eval.bench.rows import GenEvalRow
 from fpd_eval.geneval.classes import TASKS
@@ -101,6 +101,8 @@ def _scores(results: Sequence[Mapping[str, Any]], suite: str, path: Path) -> Sco
     counts: dict[str, int] = {}
     try:
         for result in results:
+            if result["tag"] not in TASKS:
+                raise ValueError(f"unknown task {shown(result['tag'])!r}")
             counts[result["metadata"]] = counts.get(result["metadata"], 0) + 1
         images = [(parse_object(text, source=str(path)), count) for text, count in counts.items()]
         records = suite_called(suite).prompts()

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 from PIL import Image
 
-from fpd_core.untrusted.images import open_image
+from fpd_core.untrusted.images import open_images
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.rows import GenEvalRow, Results
 from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS
@@ -164,7 +164,7 @@ def _curve(axes: Axes, curve: Curve, colour: str) -> None:
 def sample_grid(strips: Sequence[tuple[str, str]], conditions: Sequence[str]) -> bytes:
     """Rows of (caption, base64 strip) under the conditions, for viewers without HTML."""
     stored = [base64.b64decode(strip) for _, strip in strips]
-    pictures = [np.asarray(open_image(png, source="a strip of samples").convert("RGB")) for png in stored]
+    pictures = [np.asarray(image.convert("RGB")) for image in open_images(stored)]
     # Systems may make images of different sizes.
     widest = max(picture.shape[1] for picture in pictures)
     pictures = [picture if picture.shape[1] == widest else _widened(picture, widest) for picture in pictures]
@@ -187,7 +187,7 @@ def sample_grid(strips: Sequence[tuple[str, str]], conditions: Sequence[str]) ->
 
 
 def _widened(picture: np.ndarray, width: int) -> np.ndarray:
-    height = round(picture.shape[0] * width / picture.shape[1])
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
 
 

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from fpd_core.untrusted import printable
 from fpd_eval.bench.rows import Printed, Results
 from fpd_eval.report.cells import Cells
 
@@ -29,7 +30,7 @@ def terminal_table(content: Cells) -> Table:
     for role, marks, texts in zip(content.roles, content.best, content.rows, strict=True):
         first, *others = texts
         numbers = [Text(text, style="bold" if mark else "") for text, mark in zip(others, marks[1:], strict=True)]
-        table.add_row(Text(first, style=STYLES.get(role, "")), *numbers)
+        table.add_row(Text(printable(first), style=STYLES.get(role, "")), *numbers)
     return table
 
 
@@ -48,7 +49,7 @@ def markdown_table(content: Cells) -> str:
 
 def markdown_text(text: str) -> str:
     """`text` so that Markdown, tables and HTML inside Markdown show it literally."""
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(text, quote=False)).replace("\n", " ")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(printable(text.replace("\n", " ")), quote=False))
 
 
 def csv_table(results: Results) -> str:

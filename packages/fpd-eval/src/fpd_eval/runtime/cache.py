@@ -56,7 +56,7 @@ class Cache:
 
     def get_tensors(self, key: str) -> dict[str, Tensor] | None:
         path = self.folder / f"{key}.safetensors"
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             with safe_open(str(path), framework="pt") as file:
@@ -70,7 +70,7 @@ class Cache:
 
     def has_tensors(self, key: str) -> bool:
         """Whether a file is there; `get_tensors` tells whether it is whole."""
-        return (self.folder / f"{key}.safetensors").exists()
+        return (self.folder / f"{key}.safetensors").is_file()
 
     def drop_tensors(self, key: str) -> None:
         (self.folder / f"{key}.safetensors").unlink(missing_ok=True)
@@ -81,7 +81,7 @@ class Cache:
 
     def get_json(self, key: str) -> Any:
         path = self.folder / f"{key}.json"
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             stored = read_json(path, max_bytes=ENTRY_BYTES)

@@ -12,6 +12,7 @@ from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, PromptCondition
 from fpd_core.config import Config, ConfigError, Guidance, Number, Size, Steps, Whole
 from fpd_core.containers import load_public
+from fpd_core.untrusted import require_files_only, shown
 from fpd_eval.runtime.cache import hash_json, hash_tensors
 from fpd_eval.systems.flow_schedulers import OneStepScheduler, RectifiedFlowScheduler
 from fpd_eval.systems.kind import SystemKind
@@ -145,9 +146,10 @@ def open_pipeline(config: DiffusersKind) -> Any:
 
 
 def _open(name: str, source: Source, cls: Any, **options: Any) -> Any:
+    require_files_only(Path(source.repo), error=CheckpointError)
     try:
         return cls.from_pretrained(source.repo, revision=source.revision, variant=source.variant, **options)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever the library raises for a damaged folder
         raise _unreadable(name, source, error) from None
 
 
@@ -196,7 +198,7 @@ def _file(name: str, source: Source, file: str) -> Path:
 
 def _unreadable(name: str, source: Source, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return CheckpointError(f"{name}: {source.repo} cannot be read ({reason}); {REMEDY}")
+    return CheckpointError(f"{name}: {source.repo} cannot be read ({shown(reason)}); {REMEDY}")
 
 
 def _dtype(config: DiffusersKind) -> torch.dtype:

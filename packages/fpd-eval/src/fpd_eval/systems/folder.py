@@ -12,7 +12,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from fpd_core.conditioning import Condition
 from fpd_core.config import Location, Steps
 from fpd_eval.images.image_set import ImageSet
-from fpd_eval.images.paired_files import find_images, open_rgb
+from fpd_eval.images.paired_files import find_images, open_all, open_rgb
 from fpd_eval.images.plan import Plan
 from fpd_eval.runtime.cache import hash_file, hash_json
 from fpd_eval.systems.kind import SystemKind
@@ -82,7 +82,7 @@ class FolderSystem:
         return open_rgb(self._files[0]).size
 
     def _read(self, start: int, stop: int) -> Tensor:
-        images = [open_rgb(path) for path in self._files[start:stop]]
+        images = open_all(self._files[start:stop])
         for path, image in zip(self._files[start:stop], images, strict=True):
             if image.size != self._size:
                 raise ValueError(f"{path} has {image.size} pixels, the first image has {self._size}; they must agree")

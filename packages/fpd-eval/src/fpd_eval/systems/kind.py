@@ -7,18 +7,19 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 
-from fpd_core.checkpoints import read_config
-from fpd_core.config import Config
+from fpd_core.checkpoints import read_section
+from fpd_core.config import Config, Line, Name
 from fpd_core.teachers import Teacher, load_teacher
+from fpd_core.untrusted import shown
 from fpd_eval.systems.system import System
 
 
 class SystemKind(Config):
     """One system of a comparison. Each kind adds its own `kind`, which tells the sections apart."""
 
-    name: str = Field(min_length=1, description="In tables and reports.")
+    name: Name = Field(description="In tables and reports.")
     published_as: str | None = Field(None, description="Its name in the published tables, where it has one.")
-    note: str = Field("", description="What a reader of its numbers must know.")
+    note: Line = Field("", description="What a reader of its numbers must know.")
     needs_prompts: ClassVar[bool] = False
 
     @abstractmethod
@@ -38,6 +39,6 @@ def open_teacher(wanted: str | dict[str, Any], device: torch.device) -> Teacher:
         ConfigError: unknown family or key.
         CheckpointError: its weights are absent or damaged.
     """
-    if isinstance(wanted, str) and Path(wanted).is_dir():
-        wanted = {"name": read_config(Path(wanted)).get("architecture", {}).get("name"), "path": wanted}
+    if isinstance(wanted, str) and Path(shown(wanted)).is_dir():
+        wanted = {"name": read_section(Path(wanted), "architecture").get("name"), "path": wanted}
     return load_teacher(wanted).to(device)
