@@ -31,6 +31,11 @@ class ScenesTeacher(TextConditionalTeacher):
     """Captions in GenEval's grammar, 64 tokens of 1024 codes, images [B, 3, 64, 64]."""
 
     network: SceneTransformer
+    example_prompts = (
+        *("a photo of a dog", "a photo of a red apple", "a photo of a pizza and a banana", "a photo of three birds"),
+        *("a photo of a cat left of a boat", "a photo of a clock above a chair", "a photo of a blue car"),
+        *("a photo of a green cup and a black dog", "a photo of two airplanes", "a photo of a purple umbrella"),
+    )
 
     def __init__(self, network: SceneTransformer, tokenizer: PatchTokenizer, text: SceneText) -> None:
         super().__init__()
