@@ -48,8 +48,8 @@ class SceneDetections:
 
     Attributes:
         boxes: (x0, y0, x1, y1, score) by kind, in pixels, best first; kinds without any are absent.
-        color_map: index of the likeliest colour [h, w].
-        color_names: what the indices mean.
+        color_map: logits [C, h, w].
+        color_names: what the channels mean.
     """
 
     boxes: dict[str, list[Box]]
@@ -57,10 +57,11 @@ class SceneDetections:
     color_names: tuple[str, ...]
 
     def classify_colors(self, name: str, boxes: Sequence[Box]) -> list[str]:
-        """The colour at the centre of each box; there is no "unknown"."""
-        height, width = self.color_map.shape
-        places = [(_cell((box[1] + box[3]) / 2, height), _cell((box[0] + box[2]) / 2, width)) for box in boxes]
-        return [self.color_names[int(self.color_map[place])] for place in places]
+        """The likeliest colour in the 2x2 cells around the centre of each box; there is no "unknown"."""
+        _, height, width = self.color_map.shape
+        corners = [(_corner((box[1] + box[3]) / 2, height), _corner((box[0] + box[2]) / 2, width)) for box in boxes]
+        sums = [self.color_map[:, y - 1 : y + 1, x - 1 : x + 1].sum((1, 2)) for y, x in corners]
+        return [self.color_names[int(logits.argmax())] for logits in sums]
 
 
 class SceneJudge(nn.Module):
@@ -95,7 +96,7 @@ class SceneJudge(nn.Module):
         maps = self(images)
         scores = maps.kinds.float().sigmoid()
         peaks = (scores == F.max_pool2d(scores, 5, stride=1, padding=2)) & (scores > LEAST_SCORE)
-        colors = maps.colors.argmax(1).cpu()
+        colors = maps.colors.float().cpu()
         found: list[dict[str, list[Box]]] = [{} for _ in images]
         order = scores[peaks].argsort(descending=True)
         for image, kind, row, column in peaks.nonzero()[order].tolist():
@@ -122,5 +123,6 @@ def load_scene_judge(folder: str | Path) -> SceneJudge:
     return judge.eval().requires_grad_(False)
 
 
-def _cell(place: float, cells: int) -> int:
-    return min(max(int(place / STRIDE), 0), cells - 1)
+def _corner(place: float, cells: int) -> int:
+    """The cell corner nearest to a pixel, not at the border."""
+    return min(max(round(place / STRIDE), 1), cells - 1)
