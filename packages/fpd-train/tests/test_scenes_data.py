@@ -10,8 +10,10 @@ import torch
 import webdataset as wds
 from PIL import Image
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from fpd_core.scenes.vocabulary import OBJECTS
+from fpd_train.cli import app
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.scene_shards import scene_samples
 from fpd_train.data.scene_sprites import CODE_POINTS, write_sheet
@@ -95,3 +97,11 @@ def test_a_missing_picture_is_named(tmp_path):
 
 def test_every_object_has_a_picture():
     assert len(set(CODE_POINTS.values())) == len(OBJECTS) == 20
+
+
+def test_the_command_writes_shards(tmp_path, monkeypatch):
+    monkeypatch.chdir(SPRITES.parents[2])
+    arguments = ["--out", str(tmp_path / "out"), "--count", "3", "--seed", "5"]
+    result = CliRunner().invoke(app, ["shards", "scenes", *arguments])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "out/sizes.json").read_text()) == {"shard-00000.tar": 3}

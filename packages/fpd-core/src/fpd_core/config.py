@@ -51,6 +51,7 @@ Amount = Annotated[Whole, Field(ge=1, le=10**9)]  # of images, samples, repeats
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
 Count = Annotated[Whole, Field(ge=0, le=2**32)]  # of what a run has done, numbers of processes
 Share = Annotated[Number, Field(ge=0, lt=1)]
+Weight = Annotated[Number, Field(ge=0, le=1e3)]  # of a part of a loss, of a kind of sample
 MaskShare = Annotated[Number, Field(ge=1e-4, le=1)]  # less would hide no token of any sequence
 Guidance = Annotated[Number, Field(ge=0, le=100)]  # g of u + g (c - u): 0 is unconditional, 1 no guidance
 Temperature = Annotated[Number, Field(ge=1e-3, le=1e3)]  # divides logits

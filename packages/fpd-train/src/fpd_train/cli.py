@@ -147,6 +147,21 @@ def shards_captions(
     _wrote(out, write_shards(caption_samples(file), out, per_shard))
 
 
+@shards_app.command("scenes")
+def shards_scenes(
+    out: OutOption = Path("data/scenes"),
+    count: Annotated[int, typer.Option(min=1, help="Scenes to draw.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    per_shard: PerShardOption = 1000,
+) -> None:
+    """Emoji scenes with captions and boxes; the data source `scenes` draws the same ones without files."""
+    from fpd_train.data.scene_shards import scene_samples
+    from fpd_train.data.scenes import Scenes
+    from fpd_train.data.write_shards import write_shards
+
+    _wrote(out, write_shards(scene_samples(Scenes(), count, seed), out, per_shard))
+
+
 def _wrote(folder: Path, sizes: dict[str, int]) -> None:
     print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
 

@@ -7,8 +7,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.checkpoints import load_network
+from fpd_core.config import Codes, Config, Size
 
 PATCH = 8
 
@@ -16,10 +16,10 @@ PATCH = 8
 class PatchTokenizerConfig(Config):
     """Sizes of the tokenizer."""
 
-    codebook_size: int = Field(1024, gt=1, description="K, number of codes.")
-    code_dim: int = Field(16, gt=0, description="d, channels per code.")
-    encoder_width: int = Field(256, gt=0, description="Hidden channels of the MLP on a patch.")
-    widths: tuple[int, int, int] = Field(
+    codebook_size: Codes = Field(1024, description="K, number of codes.")
+    code_dim: Size = Field(16, description="d, channels per code.")
+    encoder_width: Size = Field(256, description="Hidden channels of the MLP on a patch.")
+    widths: tuple[Size, Size, Size] = Field(
         (160, 80, 48), description="Decoder channels at an eighth, a quarter and half of the resolution."
     )
 
@@ -106,7 +106,7 @@ def load_patch_tokenizer(folder: str | Path) -> PatchTokenizer:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    tokenizer = PatchTokenizer(PatchTokenizerConfig.model_validate(read_config(folder)["tokenizer"]))
-    load_strict(tokenizer, read_weights(folder), str(folder))
+    tokenizer = load_network(
+        Path(folder), "tokenizer", lambda sizes: PatchTokenizer(PatchTokenizerConfig.model_validate(sizes))
+    )
     return tokenizer.eval().requires_grad_(False)

@@ -14,8 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.checkpoints import load_network
+from fpd_core.config import Config, Depth, Number, Size
 from fpd_core.networks.patch_tokenizer import ChannelNorm, ResBlock
 
 STRIDE = 4
@@ -28,9 +28,9 @@ class SceneJudgeConfig(Config):
 
     kinds: tuple[str, ...] = Field(description="Objects, in the order of the score maps.")
     colors: tuple[str, ...] = Field(description="Colours, in the order of the colour map.")
-    width: int = Field(48, gt=0, description="Channels.")
-    depth: int = Field(4, gt=0, description="Residual blocks.")
-    box_unit: float = Field(24.0, gt=0, description="Pixels in which box sides are predicted.")
+    width: Size = Field(48, description="Channels.")
+    depth: Depth = Field(4, description="Residual blocks.")
+    box_unit: Number = Field(24.0, gt=0, le=1e4, description="Pixels in which box sides are predicted.")
 
 
 class JudgeMaps(NamedTuple):
@@ -48,8 +48,8 @@ class SceneDetections:
 
     Attributes:
         boxes: (x0, y0, x1, y1, score) by kind, in pixels, best first; kinds without any are absent.
-        color_map: index of the likeliest colour [h, w].
-        color_names: what the indices mean.
+        color_map: logits [C, h, w].
+        color_names: what the channels mean.
     """
 
     boxes: dict[str, list[Box]]
@@ -57,10 +57,11 @@ class SceneDetections:
     color_names: tuple[str, ...]
 
     def classify_colors(self, name: str, boxes: Sequence[Box]) -> list[str]:
-        """The colour at the centre of each box; there is no "unknown"."""
-        height, width = self.color_map.shape
-        places = [(_cell((box[1] + box[3]) / 2, height), _cell((box[0] + box[2]) / 2, width)) for box in boxes]
-        return [self.color_names[int(self.color_map[place])] for place in places]
+        """The likeliest colour in the 2x2 cells around the centre of each box; there is no "unknown"."""
+        _, height, width = self.color_map.shape
+        corners = [(_corner((box[1] + box[3]) / 2, height), _corner((box[0] + box[2]) / 2, width)) for box in boxes]
+        sums = [self.color_map[:, y - 1 : y + 1, x - 1 : x + 1].sum((1, 2)) for y, x in corners]
+        return [self.color_names[int(logits.argmax())] for logits in sums]
 
 
 class SceneJudge(nn.Module):
@@ -95,7 +96,7 @@ class SceneJudge(nn.Module):
         maps = self(images)
         scores = maps.kinds.float().sigmoid()
         peaks = (scores == F.max_pool2d(scores, 5, stride=1, padding=2)) & (scores > LEAST_SCORE)
-        colors = maps.colors.argmax(1).cpu()
+        colors = maps.colors.float().cpu()
         found: list[dict[str, list[Box]]] = [{} for _ in images]
         order = scores[peaks].argsort(descending=True)
         for image, kind, row, column in peaks.nonzero()[order].tolist():
@@ -116,11 +117,10 @@ def load_scene_judge(folder: str | Path) -> SceneJudge:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    judge = SceneJudge(SceneJudgeConfig.model_validate(read_config(folder)["judge"]))
-    load_strict(judge, read_weights(folder), str(folder))
+    judge = load_network(Path(folder), "judge", lambda sizes: SceneJudge(SceneJudgeConfig.model_validate(sizes)))
     return judge.eval().requires_grad_(False)
 
 
-def _cell(place: float, cells: int) -> int:
-    return min(max(int(place / STRIDE), 0), cells - 1)
+def _corner(place: float, cells: int) -> int:
+    """The cell corner nearest to a pixel, not at the border."""
+    return min(max(round(place / STRIDE), 1), cells - 1)

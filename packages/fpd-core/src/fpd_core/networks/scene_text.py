@@ -6,14 +6,14 @@ of a cat" to places, a product of three words that a masked image model alone ha
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fpd_core.checkpoints import load_strict, read_config, read_weights
-from fpd_core.config import Config
+from fpd_core.checkpoints import load_network
+from fpd_core.config import Config, Depth, Size, check_heads
 from fpd_core.networks.mmdit import FeedForward, attend, split_heads
 
 PAD = 0
@@ -23,12 +23,17 @@ class SceneTextConfig(Config):
     """Sizes and words."""
 
     words: tuple[str, ...] = Field(description="Known words; number 0 is padding.")
-    context_len: int = Field(12, gt=0, description="Words of the longest caption.")
-    num_cells: int = Field(64, gt=0, description="L, image cells of the plan.")
-    width: int = 128
-    depth: int = Field(2, gt=0, description="Blocks over the words.")
-    cell_depth: int = Field(1, gt=0, description="Blocks in which the cells read the words.")
-    num_heads: int = 4
+    context_len: Size = Field(12, description="Words of the longest caption.")
+    num_cells: Size = Field(64, description="L, image cells of the plan.")
+    width: Size = 128
+    depth: Depth = Field(2, description="Blocks over the words.")
+    cell_depth: Depth = Field(1, description="Blocks in which the cells read the words.")
+    num_heads: Size = 4
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        return self
 
 
 class TextFeatures(NamedTuple):
@@ -112,7 +117,5 @@ def load_scene_text(folder: str | Path) -> SceneText:
     Raises:
         CheckpointError: the folder is absent, damaged or holds another network.
     """
-    folder = Path(folder)
-    text = SceneText(SceneTextConfig.model_validate(read_config(folder)["text"]))
-    load_strict(text, read_weights(folder), str(folder))
+    text = load_network(Path(folder), "text", lambda sizes: SceneText(SceneTextConfig.model_validate(sizes)))
     return text.eval().requires_grad_(False)

@@ -1,24 +1,31 @@
 """The masked transformer of the scenes: image tokens start from the text tower's plan and keep reading its words."""
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config
+from fpd_core.config import Codes, Config, Depth, Size, Whole, check_heads
 from fpd_core.networks.mmdit import FeedForward, attend, split_heads
 
 
 class SceneTransformerConfig(Config):
     """Sizes."""
 
-    codebook_size: int = Field(1024, gt=1, description="K.")
-    grid: int = Field(8, gt=0, description="Side of the token grid; L is its square.")
-    context_len: int = Field(12, gt=0, description="Word states of the text tower; the plan's L states follow them.")
-    text_width: int = 128
-    width: int = 128
-    depth: int = 5
-    num_heads: int = 4
-    mlp_width: int = 512
+    codebook_size: Codes = Field(1024, description="K.")
+    grid: Whole = Field(8, ge=1, le=256, description="Side of the token grid; L is its square.")
+    context_len: Size = Field(12, description="Word states of the text tower; the plan's L states follow them.")
+    text_width: Size = 128
+    width: Size = 128
+    depth: Depth = 5
+    num_heads: Size = 4
+    mlp_width: Size = 512
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        check_heads(self.width, self.num_heads)
+        return self
 
     @property
     def mask_id(self) -> int:

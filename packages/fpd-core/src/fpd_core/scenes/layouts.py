@@ -101,8 +101,8 @@ def _middle(random: np.random.Generator) -> Corner:
 
 
 def _pair(random: np.random.Generator, wanted: tuple[str, int] | None) -> list[Corner]:
-    """Opposite halves. `wanted` is where the second object stands seen from the first; None is any of the four."""
-    relation = wanted[0] if wanted else _one(random, RELATIONS)
+    """Opposite halves. `wanted` is where the second object stands seen from the first; without it, to the right."""
+    relation = wanted[0] if wanted else "right of"
     near, far, across = int(random.integers(2)), int(random.integers(4, 6)), int(random.integers(1, 5))
     shifted = int(np.clip(across + random.integers(-1, 2), 0, 5))
     places = [(near, across), (far, shifted)]

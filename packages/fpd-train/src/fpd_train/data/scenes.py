@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from fpd_core.conditioning import PromptCondition
-from fpd_core.config import Config
+from fpd_core.config import Config, Flag, Weight
 from fpd_core.scenes import Drawing, Placed, Scene, draw_scene
 from fpd_core.scenes.captions import single_object
 from fpd_core.scenes.draw import SPRITES
@@ -43,8 +43,8 @@ class Scenes(Config):
 
     name: Literal["scenes"] = "scenes"
     sprites: Path = Field(SPRITES, description="Folder of the sprite sheet.")
-    task_weights: dict[str, float] = Field(TASK_WEIGHTS, description="Share of each task; need not add up to 1.")
-    has_images: bool = Field(True, description="False draws captions and layouts only.")
+    task_weights: dict[str, Weight] = Field(TASK_WEIGHTS, description="Share of each task; need not add up to 1.")
+    has_images: Flag = Field(True, description="False draws captions and layouts only.")
 
     @field_validator("task_weights")
     @classmethod

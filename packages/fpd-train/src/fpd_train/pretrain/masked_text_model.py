@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fpd_core.checkpoints import cast, save_folder
 from fpd_core.conditioning import PromptCondition, TextCondition
-from fpd_core.config import Config
+from fpd_core.config import Config, Share
 from fpd_core.masking import remask
 from fpd_core.networks.patch_tokenizer import load_patch_tokenizer
 from fpd_core.networks.scene_text import load_scene_text
@@ -47,7 +47,7 @@ class MaskedTextModelTraining(Config):
     sprites: Path = Field(SPRITES, description="Folder of the sprite sheet, for the relation gap's own scenes.")
     network: SceneTransformerConfig = SceneTransformerConfig()
     schedule: Schedule = Field("arccos", description="Law of the masked share.")
-    caption_dropout: float = Field(0.1, ge=0, lt=1, description="Share of captions replaced by the empty one.")
+    caption_dropout: Share = Field(0.1, description="Share of captions replaced by the empty one.")
 
 
 class MaskedTextModelMethod:

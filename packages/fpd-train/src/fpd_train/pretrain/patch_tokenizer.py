@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 from fpd_core.checkpoints import cast, save_folder
-from fpd_core.config import Config
+from fpd_core.config import Config, Share, Weight, Whole
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConfig, load_patch_tokenizer
 from fpd_train.batch import Batch
 from fpd_train.methods.interface import Forward, Parts, Report
@@ -26,12 +26,14 @@ class PatchTokenizerTraining(Config):
     start: Path | None = Field(
         None, description="A trained tokenizer: its encoder and codes stay as they are, the decoder learns on."
     )
-    free_steps: int = Field(300, ge=0, description="Steps without quantiser; k-means then makes the codebook.")
-    squared_weight: float = Field(4.0, ge=0, description="Weight of the squared error beside L1.")
-    edge_weight: float = Field(0.5, ge=0, description="Weight of L1 between neighbouring pixels' differences.")
-    commitment_weight: float = Field(0.25, ge=0)
-    codebook_decay: float = Field(0.98, gt=0, lt=1, description="The codebook follows its latents by this average.")
-    dead_code_threshold: float = Field(0.2, ge=0, description="Codes with a lower average use per batch are replaced.")
+    free_steps: Whole = Field(
+        300, ge=0, le=10**9, description="Steps without quantiser; k-means then makes the codebook."
+    )
+    squared_weight: Weight = Field(4.0, description="Weight of the squared error beside L1.")
+    edge_weight: Weight = Field(0.5, description="Weight of L1 between neighbouring pixels' differences.")
+    commitment_weight: Weight = 0.25
+    codebook_decay: Share = Field(0.98, gt=0, description="The codebook follows its latents by this average.")
+    dead_code_threshold: Weight = Field(0.2, description="Codes with a lower average use per batch are replaced.")
 
 
 class _Quantized(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import cast, save_folder
-from fpd_core.config import Config
+from fpd_core.config import Config, Number
 from fpd_core.networks.patch_tokenizer import load_patch_tokenizer
 from fpd_core.networks.scene_judge import STRIDE, JudgeMaps, SceneDetections, SceneJudge, SceneJudgeConfig
 from fpd_core.scenes import Placed, Scene
@@ -37,8 +37,8 @@ class SceneJudgeTraining(Config):
     name: Literal["scene_judge"] = "scene_judge"
     judge: SceneJudgeConfig = SceneJudgeConfig(kinds=OBJECTS, colors=COLORS)
     tokenizer: Path = Field(Path("assets/scenes/tokenizer"), description="Weight folder; half the images go through.")
-    malformed_share: float = Field(0.4, ge=0, le=1, description="Share of scenes in which one object is malformed.")
-    noise: float = Field(0.02, ge=0, description="Standard deviation of the pixel noise.")
+    malformed_share: Number = Field(0.4, ge=0, le=1, description="Share of scenes in which one object is malformed.")
+    noise: Number = Field(0.02, ge=0, le=1, description="Standard deviation of the pixel noise.")
 
 
 class SceneJudgeMethod:
@@ -163,28 +163,43 @@ def _losses(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Score, box and colour losses per object."""
     wanted, counts = torch.zeros_like(maps.kinds), torch.ones_like(maps.kinds)
-    boxes, colors = [], []
-    total = 0
+    whole: list[tuple[int, Placed]] = []
     for index, (scene, change) in enumerate(zip(scenes, changes, strict=True)):
         for placed, damaged in zip(scene.objects, change, strict=True):
-            kind, row, column = OBJECTS.index(placed.name), *_centre(placed)
-            around = (index, kind, slice(row - 1, row + 2), slice(column - 1, column + 2))
             if damaged > BROKEN:
                 continue
+            kind, row, column = OBJECTS.index(placed.name), *_centre(placed)
             # The centre lies on a corner of cells: neighbours may answer as well.
-            counts[around] = 0
-            if damaged > UNTOUCHED:
-                continue
-            total += 1
-            wanted[index, kind, row, column] = counts[index, kind, row, column] = 1
-            boxes.append((maps.boxes[index, :, row, column], _sides(placed, row, column)))
-            if placed.color is not None:
-                colors.append((maps.colors[index, :, row, column], COLORS.index(placed.color)))
-    kinds_loss = (F.binary_cross_entropy_with_logits(maps.kinds, wanted, reduction="none") * counts).sum() / total
-    sides = torch.stack([side for side, _ in boxes]), torch.tensor([wanted for _, wanted in boxes])
-    box_loss = (sides[0] - sides[1].to(sides[0]) / config.box_unit).abs().mean()
-    named = torch.stack([logits for logits, _ in colors]), torch.tensor([color for _, color in colors])
-    return kinds_loss, box_loss, F.cross_entropy(named[0], named[1].to(named[0].device))
+            counts[index, kind, row - 1 : row + 2, column - 1 : column + 2] = 0
+            if damaged <= UNTOUCHED:
+                wanted[index, kind, row, column] = counts[index, kind, row, column] = 1
+                whole.append((index, placed))
+    kinds_loss = (F.binary_cross_entropy_with_logits(maps.kinds, wanted, reduction="none") * counts).sum()
+    return kinds_loss / max(len(whole), 1), _box_loss(maps.boxes, whole, config), _color_loss(maps.colors, whole)
+
+
+def _box_loss(maps: Tensor, whole: Sequence[tuple[int, Placed]], config: SceneJudgeConfig) -> Tensor:
+    """L1 of the four sides at the centres."""
+    places = [(index, *_centre(placed)) for index, placed in whole]
+    if not places:
+        return maps.sum() * 0
+    wanted = torch.tensor([_sides(placed, *_centre(placed)) for _, placed in whole]).to(maps) / config.box_unit
+    indices, rows, columns = zip(*places, strict=True)
+    return (maps[list(indices), :, list(rows), list(columns)] - wanted).abs().mean()
+
+
+def _color_loss(maps: Tensor, whole: Sequence[tuple[int, Placed]]) -> Tensor:
+    """Cross-entropy in the four cells around the centres of tinted objects."""
+    logits, wanted = [], []
+    for index, placed in whole:
+        if placed.color is not None:
+            row, column = _centre(placed)
+            cells = maps[index, :, row - 1 : row + 1, column - 1 : column + 1].flatten(1).T
+            logits.append(cells)
+            wanted += [COLORS.index(placed.color)] * len(cells)
+    if not logits:
+        return maps.sum() * 0
+    return F.cross_entropy(torch.cat(logits), torch.tensor(wanted, device=maps.device))
 
 
 def _centre(placed: Placed) -> tuple[int, int]:

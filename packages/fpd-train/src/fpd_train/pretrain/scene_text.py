@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.checkpoints import cast, save_folder
-from fpd_core.config import Config
-from fpd_core.networks.scene_text import SceneText, SceneTextConfig
+from fpd_core.config import Config, Share, Weight
+from fpd_core.networks.scene_text import SceneText, SceneTextConfig, load_scene_text
 from fpd_core.scenes import Scene
 from fpd_core.scenes.layouts import GRID, SPRITE_CELLS
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS, words
@@ -38,8 +38,9 @@ class SceneTextTraining(Config):
 
     name: Literal["scene_text"] = "scene_text"
     text: SceneTextConfig = SceneTextConfig(words=words())
-    caption_dropout: float = Field(0.1, ge=0, lt=1, description="Share of captions replaced by the empty one.")
-    noun_weight: float = Field(1.0, ge=0, description="Weight of the loss at nouns; without it relations stay unread.")
+    start: Path | None = Field(None, description="A trained tower to learn on from; the heads start anew.")
+    caption_dropout: Share = Field(0.1, description="Share of captions replaced by the empty one.")
+    noun_weight: Weight = Field(1.0, description="Weight of the loss at nouns; without it relations stay unread.")
 
 
 class _Tower(nn.Module):
@@ -64,7 +65,10 @@ class SceneTextMethod:
 
     def __init__(self, config: SceneTextTraining, parts: Parts) -> None:
         self._config, self._device = config, parts.device
-        self._network = _Tower(config.text).to(parts.device)
+        tower = _Tower(config.text)
+        if config.start is not None:
+            tower.text.load_state_dict(load_scene_text(config.start).state_dict())
+        self._network = tower.to(parts.device)
         self.networks: Mapping[str, nn.Module] = {"text": self._network}
 
     def phases(self, step: int) -> Sequence[str]:
