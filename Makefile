@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: setup demo test test-faults lint bench smoke
+.PHONY: setup demo demo-text test test-faults lint bench smoke
 
 setup: .venv/ready
 
@@ -17,6 +17,9 @@ setup: .venv/ready
 
 demo: setup
 	@ci/demo.sh configs/fashion.json runs/fashion
+
+demo-text: setup
+	@ci/demo_text.sh
 
 test: setup
 	$(BIN)/pytest -m "not distributed and not faults" -n 2
