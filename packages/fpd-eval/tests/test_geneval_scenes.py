@@ -132,3 +132,26 @@ def test_drawn_scenes_show_what_is_asked(tmp_path):
     assert torch.equal(images, system.images(PromptCondition(("a photo of a red apple", "a photo of a dog")), seed=0))
     with pytest.raises(ValueError, match="'a photo of a unicorn' is no prompt of the bundled world"):
         system.images(PromptCondition(("a photo of a unicorn",)), seed=0)
+
+
+def test_the_bundled_judge_passes_true_scenes_and_no_others(run_geneval, tmp_path, monkeypatch):
+    """Five prompts of every task: all right when drawn, none when the pictures belong to other prompts."""
+    records = scene_prompts()
+    few = tuple(record for task in TASKS for record in [r for r in records if r["tag"] == task][:5])
+    monkeypatch.setattr("fpd_eval.geneval.scenes._records", lambda: few)
+    (tmp_path / "a.json").write_text(json.dumps({"kind": "drawn", "name": "true"}))
+    arguments = ("geneval", "--suite", "scenes", "--samples", 1, "--json")
+    code, out, err = run_geneval(*arguments, "--system", tmp_path / "a.json", "--out", tmp_path / "out")
+    assert code == 0, err
+    assert json.loads(out)[0]["scores"]["overall"] == 1.0
+    swapped, made = tmp_path / "swapped", tmp_path / "out" / "true" / "images"
+    for number in range(len(few)):
+        (swapped / f"{number:05d}" / "samples").mkdir(parents=True)
+        other = made / f"{(number + 5) % len(few):05d}" / "samples" / "00000.png"
+        (swapped / f"{number:05d}" / "samples" / "00000.png").write_bytes(other.read_bytes())
+        (swapped / f"{number:05d}" / "metadata.jsonl").write_bytes(
+            (made / f"{number:05d}" / "metadata.jsonl").read_bytes()
+        )
+    code, out, err = run_geneval(*arguments, "--images", swapped, "--out", tmp_path / "judged")
+    assert code == 0, err
+    assert json.loads(out)[0]["scores"]["overall"] < 0.1
