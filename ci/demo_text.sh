@@ -3,7 +3,7 @@
 set -euo pipefail
 run=runs/scenes
 deepspeed --quiet --master_port $((20000 + RANDOM % 20000)) packages/fpd-train/run.py --config configs/scenes.json
-fpd-eval geneval --suite scenes --samples 1 --ckpt "$run/student" --steps 1 4 16 \
+fpd-eval geneval --suite scenes --ckpt "$run/student" --steps 1 4 16 \
   --system configs/systems/bundled/scenes_ceiling.json --out "$run/geneval"
 judged=()
 for name in ceiling teacher-16 teacher-4 teacher-1 student; do

@@ -2,9 +2,13 @@
 
 import os
 import random
+import signal
 from collections.abc import Callable
 
 import pytest
+
+# Some tests send SIGHUP to processes of theirs, which would ignore it where the tests run under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FACTOR = int(os.environ.get("FPD_FUZZ", "1"))  # `FPD_FUZZ=20 pytest -m fuzz` runs twenty times as many and counts them
 COUNTS = pytest.StashKey[dict[str, int]]()
