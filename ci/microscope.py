@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -31,13 +32,12 @@ from fpd_core.ste import soft_embedding, straight_through
 from fpd_core.teachers.teacher import SamplerConfig, Teacher
 
 CLASSES = 2
-COUPLING = 0.6  # standard deviation of the couplings: one step of the teacher is then half wrong
-CLASS_FIELD = 0.6
+COUPLING, CLASS_COUPLING = 0.27, 0.25  # spread of shared and own couplings: one step of the teacher is half wrong
 QUANTILES = 20_000  # of u, by which a law of r becomes weights of the numbers hidden
 
 
 class LogMarginals(nn.Module):
-    """log of every token's law for every pattern of visible and hidden tokens, `table` [classes + 1, patterns, L, K]."""
+    """log of every token's law for every pattern of visible and hidden ones, `table` [classes + 1, patterns, L, K]."""
 
     def __init__(self, table: Tensor, places: Tensor) -> None:
         super().__init__()
@@ -124,16 +124,18 @@ class IdentityLift:
 
 
 def _random_laws(states: Tensor, codes: int, seed: int) -> Iterator[Tensor]:
-    """p(z|c) of each class: shared random couplings of every pair of tokens, random fields of the class's own."""
+    """p(z|c) of each class: random couplings of every pair of tokens, most of them shared by the classes."""
     generator, length = torch.Generator().manual_seed(seed), states.shape[1]
-    hot = nn.functional.one_hot(states, codes).double().flatten(1)
-    hot = hot - 1 / codes
-    pairs = torch.randn(length, codes, length, codes, generator=generator, dtype=torch.float64)
-    pairs = pairs * torch.ones(length, length).triu(1)[:, None, :, None]
-    energy = torch.einsum("ni,ij,nj->n", hot, pairs.reshape(hot.shape[1], -1), hot) * COUPLING * codes**2 / 2
+    hot = (nn.functional.one_hot(states, codes).double() - 1 / codes).flatten(1)
+    upper = torch.ones(length, length).triu(1)[:, None, :, None]
+
+    def energy(spread: float) -> Tensor:
+        pairs = torch.randn(length, codes, length, codes, generator=generator, dtype=torch.float64) * upper
+        return torch.einsum("ni,ij,nj->n", hot, pairs.reshape(hot.shape[1], -1), hot) * spread * codes**2 / 2
+
+    shared = energy(COUPLING)
     for _ in range(CLASSES):
-        field = torch.randn(hot.shape[1], generator=generator, dtype=torch.float64)
-        yield (energy + hot @ field * CLASS_FIELD * codes).softmax(0)
+        yield (shared + energy(CLASS_COUPLING)).softmax(0)
 
 
 # --- laws ---
@@ -151,6 +153,7 @@ def products(probabilities: Tensor, states: Tensor) -> Tensor:
     return law
 
 
+@lru_cache(maxsize=256)
 def refills(teacher: ExactTeacher, label: int, passes: int, guidance: float) -> Tensor:
     """[patterns, N]: law of the tokens after `refine` has filled each pattern in `passes` of random order."""
     patterns, codes = teacher.patterns, teacher.mask_id
@@ -217,17 +220,15 @@ def transition(teacher: ExactTeacher, label: int, law: Hidden, passes: int = 1) 
     """[N, N]: probability that `refine` turns the row's tokens into the column's."""
     states, length = teacher.states, teacher.seq_len
     matrix = torch.zeros(len(states), len(states), dtype=torch.float64)
-    filled: dict[float, Tensor] = {}
     for n, (weight, g) in enumerate(zip(law.weights.tolist(), law.guidance, strict=True), start=1):
         if weight == 0:
             continue
-        if g not in filled:
-            filled[g] = refills(teacher, label, passes, g)
+        filled = refills(teacher, label, passes, g)
         groups = list(combinations(range(length), n))
         for group in groups:
             masked = states.clone()
             masked[:, list(group)] = teacher.mask_id
-            matrix += weight / len(groups) * filled[g][masked @ teacher.network.places]
+            matrix += weight / len(groups) * filled[masked @ teacher.network.places]
     return matrix
 
 
@@ -292,7 +293,7 @@ def distilled(
             condition,
             config,
             progress=step / steps,
-            generator=generator,  # type: ignore[arg-type]
+            generator=generator,
         )
         optimizer.zero_grad()
         result.loss.backward()
