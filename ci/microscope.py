@@ -382,7 +382,7 @@ def _guidance_table(teachers: list[ExactTeacher]) -> Table:
     table = Table(
         "g", "one token: TV to p(z|c)^g p(z)^(1-g)", "sampler's TV to it", "uniform n: best g for the sampler"
     )
-    grid = [1 + 0.25 * i for i in range(13)]
+    grid = [1 + 0.5 * i for i in range(15)]
     length = teachers[0].seq_len
     ends = {g: [stationary(transition(t, 0, hidden(t, [1.0] * length, g))) for t in teachers] for g in grid}
     for g in (1.5, 2.0, 3.0):
