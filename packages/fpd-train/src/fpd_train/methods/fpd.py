@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config, Flag, Size, nearest
+from fpd_core.config import Config, Flag, Size, Temperature, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
@@ -35,6 +35,9 @@ class FpdConfig(Config):
         None,
         max_length=3,
         description="Student parts that keep the teacher's weights; by default all that the family names.",
+    )
+    sampling_temperature: Temperature = Field(
+        1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
     )
     gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
     grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
@@ -126,7 +129,11 @@ class FpdMethod:
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
-        return GenerationConfig(init_mask_ratio=objective.init_mask_ratio, embedding_noise=objective.embedding_noise)
+        return GenerationConfig(
+            init_mask_ratio=objective.init_mask_ratio,
+            embedding_noise=objective.embedding_noise,
+            temperature=self._config.sampling_temperature,
+        )
 
     def _generator(self, network: nn.Module) -> Generator:
         model = deepcopy(self._teacher)
