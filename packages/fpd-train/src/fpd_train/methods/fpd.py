@@ -63,11 +63,12 @@ class FpdMethod:
     product = "student"
 
     def __init__(self, config: FpdConfig, parts: Parts) -> None:
-        self._config, self._gather = config, config.gather and parts.world > 1
+        self._config, self._gather, self._steps = config, config.gather and parts.world > 1, parts.steps
         self.drafts_per_condition = config.drafts_per_condition
         require(config.required_files())  # all that is missing at once, before anything large is read
         self._teacher = load_teacher(config.teacher).to(parts.device)
         self._teacher.autocast = parts.bfloat16
+        config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student: Any = deepcopy(self._teacher.network).requires_grad_(True)
         _switch_off_dropout(student)
@@ -83,7 +84,7 @@ class FpdMethod:
         return ["student"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         result = fixed_point_loss(
             forward[phase],
@@ -91,6 +92,7 @@ class FpdMethod:
             self._lift,
             self._teacher.condition(batch.condition).repeat_interleave(self._config.drafts_per_condition),
             self._config.objective,
+            progress=step / self._steps,
             generator=generator,
             gather=self._gather,
         )
@@ -104,6 +106,8 @@ class FpdMethod:
             "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
             "entropy": result.entropy.item(),
             "changed": result.changed.item(),
+            "mask_ratio": result.mask_ratio.item(),
+            "guidance": result.guidance.item(),
         }
         for block, values in zip(self._block_names(), rms.tolist(), strict=True):
             for bandwidth, value in zip(self._config.objective.bandwidths, values, strict=True):
