@@ -28,7 +28,7 @@ LAYERS = [
         "containers",
     },
     {"scenes"},
-    {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
+    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
     {"generate_cli"},
 ]
