@@ -20,6 +20,7 @@ LAYERS = [
         "masking",
         "ste",
         "drift",
+        "guidance",
         "conditioning",
         "checkpoints",
         "idx",

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperature
+from fpd_core.config import Config, MaskShare, Number, Share, Temperature
 from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
+from fpd_core.guidance import RefinementGuidance
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
 from fpd_core.refine import RemaskConfig, refine
@@ -24,8 +25,10 @@ class ObjectiveConfig(Config):
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
     embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
-    guidance_scale: Guidance | None = Field(
-        None, description="g of the refining teacher, u + g (c - u); 1 is no guidance, null the family's rule."
+    guidance_scale: RefinementGuidance | None = Field(
+        None,
+        description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "
+        "teacher samples with), numbers at both ends of r, or null (the family's rule).",
     )
     temperature: Temperature | None = Field(
         None, description="Divides the refining teacher's logits; null is the family's rule."
@@ -48,13 +51,16 @@ class ObjectiveConfig(Config):
 @dataclass(frozen=True)
 class FixedPointLoss:
     """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one DriftLoss per
-    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed."""
+    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed, and
+    the means of r and g."""
 
     loss: Tensor
     images: Tensor
     blocks: list[DriftLoss]
     entropy: Tensor
     changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
 
 
 def fixed_point_loss(
@@ -64,6 +70,7 @@ def fixed_point_loss(
     condition: Condition,
     config: ObjectiveConfig,
     *,
+    progress: float = 0.0,
     generator: torch.Generator | None = None,
     gather: bool = False,
 ) -> FixedPointLoss:
@@ -72,6 +79,7 @@ def fixed_point_loss(
     Args:
         student: network of the teacher's family, or the engine that trains it.
         condition: B conditions; repeat them beforehand for several drafts each.
+        progress: share of the run that is done, in [0, 1]: π may move with it.
         gather: compare with the samples of all ranks. Collective.
     """
     logits, draft = draw_draft(student, teacher, condition, config, generator)
@@ -81,7 +89,7 @@ def fixed_point_loss(
             source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
         else:
             source = draft
-        ratio = config.remask.draw(len(condition), draft.device, generator)  # r ~ π
+        ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
         guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
         target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
             teacher,
@@ -112,7 +120,8 @@ def fixed_point_loss(
     ]
     loss = torch.stack([block.loss for block in blocks]).sum()
     changed = (target.tokens != source)[target.is_masked].float().mean()
-    return FixedPointLoss(loss, images, blocks, _entropy(logits.detach()), changed)
+    entropy, mean_guidance = _entropy(logits.detach()), torch.as_tensor(guidance).mean()
+    return FixedPointLoss(loss, images, blocks, entropy, changed, ratio.mean(), mean_guidance)
 
 
 def draw_draft(

@@ -158,7 +158,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
             for micro, part in enumerate(batch):
                 watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
                 generator = seeded(phase, config.seed, run.rank, step, micro, device=run.device)
-                loss, report = method.loss(phase, part, forward, generator)
+                loss, report = method.loss(phase, part, forward, generator, step)
                 if not engine.outputs_are_finite:
                     report = dict.fromkeys(report, math.nan)
                 watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
@@ -194,7 +194,8 @@ def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
 def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
-    method = build_method(config.method, Parts(device, world, config.seed, config.engine.precision == "bfloat16"))
+    bfloat16 = config.engine.precision == "bfloat16"
+    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
     engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fpd_core.config import Config, Flag, Size, nearest
+from fpd_core.config import Config, Flag, Size, Temperature, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
@@ -37,6 +37,9 @@ class FpdConfig(Config):
         max_length=3,
         description="Student parts that keep the teacher's weights; by default all that the family names.",
     )
+    sampling_temperature: Temperature = Field(
+        1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
+    )
     gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
     gan: GanConfig | None = Field(None, description="The optional adversarial term; needs real images as data.")
     grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
@@ -62,10 +65,11 @@ class FpdMethod:
     product = STUDENT
 
     def __init__(self, config: FpdConfig, parts: Parts) -> None:
-        self._config, self._gather = config, config.gather and parts.world > 1
+        self._config, self._gather, self._steps = config, config.gather and parts.world > 1, parts.steps
         require(config.required_files())  # all that is missing at once, before anything large is read
         self._teacher = load_teacher(config.teacher).to(parts.device)
         self._teacher.autocast = parts.bfloat16
+        config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student: Any = deepcopy(self._teacher.network).requires_grad_(True)
         _switch_off_dropout(student)
@@ -89,7 +93,7 @@ class FpdMethod:
         return [STUDENT] if self._gan is None else self._gan.phases(step)
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         if self._gan is not None:
             self._gan.check(batch)
@@ -102,6 +106,7 @@ class FpdMethod:
             self._lift,
             self._teacher.condition(batch.condition[:given]).repeat_interleave(self._config.drafts_per_condition),
             self._config.objective,
+            progress=step / self._steps,
             generator=generator,
             gather=self._gather,
         )
@@ -119,6 +124,8 @@ class FpdMethod:
             "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
             "entropy": result.entropy.item(),
             "changed": result.changed.item(),
+            "mask_ratio": result.mask_ratio.item(),
+            "guidance": result.guidance.item(),
         }
         for block, values in zip(self._block_names(), rms.tolist(), strict=True):
             for bandwidth, value in zip(self._config.objective.bandwidths, values, strict=True):
@@ -144,7 +151,11 @@ class FpdMethod:
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
-        return GenerationConfig(init_mask_ratio=objective.init_mask_ratio, embedding_noise=objective.embedding_noise)
+        return GenerationConfig(
+            init_mask_ratio=objective.init_mask_ratio,
+            embedding_noise=objective.embedding_noise,
+            temperature=self._config.sampling_temperature,
+        )
 
     def _generator(self, network: nn.Module) -> Generator:
         model = deepcopy(self._teacher)

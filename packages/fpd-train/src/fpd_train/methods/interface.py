@@ -18,12 +18,13 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the run gives a method: its device, how many ranks share a batch, the run's seed, and whether transformers
-    run in bfloat16 (`engine.precision`)."""
+    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps, and
+    whether transformers run in bfloat16 (`engine.precision`)."""
 
     device: torch.device
     world: int
     seed: int
+    steps: int
     bfloat16: bool = False
 
 
@@ -59,11 +60,12 @@ class Method(Protocol):
         ...
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         """Scalar loss of a phase and numbers to log.
 
         `forward[phase]` runs the network that is being updated; the step's other networks are there as they are.
+        What moves through a run is a function of `step`, in [0, Parts.steps): a resumed run has nothing to remember.
         """
         ...
 

@@ -44,7 +44,7 @@ class ClassifierMethod:
         return ["classifier"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images, labels = _labelled(batch)
         augmented = self._augment(images, generator)

@@ -62,7 +62,7 @@ class MaskedModelMethod:
         return ["teacher"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         tokens, labels = self._encode(batch)
         dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < self._config.class_dropout

@@ -79,7 +79,7 @@ class MaskedTextModelMethod:
         return ["teacher"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         tokens, condition = self._encode(batch)
         dropped = torch.rand(len(tokens), generator=generator, device=tokens.device) < self._config.caption_dropout

@@ -88,7 +88,7 @@ class PatchTokenizerMethod:
         return ["tokenizer"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images = _images(batch)
         self._shown = images[:30] if self._shown is None else self._shown

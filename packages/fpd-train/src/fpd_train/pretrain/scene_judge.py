@@ -58,7 +58,7 @@ class SceneJudgeMethod:
         return ["judge"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         scenes, images = _scenes(batch)
         images, health = self._malform(images, scenes, generator)

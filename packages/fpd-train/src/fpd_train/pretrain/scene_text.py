@@ -76,7 +76,7 @@ class SceneTextMethod:
         return ["text"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         scenes = _scenes(batch)
         dropped = torch.rand(len(scenes), generator=generator, device=self._device) < self._config.caption_dropout

@@ -73,7 +73,7 @@ class TokenizerMethod:
         return ["tokenizer"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images = _images(batch)
         self._shown = images[:30] if self._shown is None else self._shown
