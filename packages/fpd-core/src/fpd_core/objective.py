@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperature
+from fpd_core.config import Config, MaskShare, Number, Share, Temperature
 from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
+from fpd_core.guidance import RefinementGuidance
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
 from fpd_core.refine import RemaskConfig, refine
@@ -24,8 +25,10 @@ class ObjectiveConfig(Config):
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
     embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
-    guidance_scale: Guidance | None = Field(
-        None, description="g of the refining teacher, u + g (c - u); 1 is no guidance, null the family's rule."
+    guidance_scale: RefinementGuidance | None = Field(
+        None,
+        description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "
+        "teacher samples with), numbers at both ends of r, or null (the family's rule).",
     )
     temperature: Temperature | None = Field(
         None, description="Divides the refining teacher's logits; null is the family's rule."
@@ -47,13 +50,17 @@ class ObjectiveConfig(Config):
 
 @dataclass(frozen=True)
 class FixedPointLoss:
-    """`loss`: scalar with grad. Detached: one DriftLoss per tapped block, the student's mean token entropy in nats, and
-    the share of re-masked tokens that the teacher changed."""
+    """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one DriftLoss per
+    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed, and
+    the means of r and g."""
 
     loss: Tensor
+    images: Tensor
     blocks: list[DriftLoss]
     entropy: Tensor
     changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
 
 
 def fixed_point_loss(
@@ -63,6 +70,7 @@ def fixed_point_loss(
     condition: Condition,
     config: ObjectiveConfig,
     *,
+    progress: float = 0.0,
     generator: torch.Generator | None = None,
     gather: bool = False,
 ) -> FixedPointLoss:
@@ -71,21 +79,17 @@ def fixed_point_loss(
     Args:
         student: network of the teacher's family, or the engine that trains it.
         condition: B conditions; repeat them beforehand for several drafts each.
+        progress: share of the run that is done, in [0, 1]: π may move with it.
         gather: compare with the samples of all ranks. Collective.
     """
-    batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
-    z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
-    logits = teacher.logits(
-        z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
-    )
-    draft = sample_tokens(logits, generator=generator)  # ẑ, eq. 4
+    logits, draft = draw_draft(student, teacher, condition, config, generator)
 
     with torch.no_grad():
         if config.draft_source == "random":
-            source = torch.randint(codes, draft.shape, generator=generator, device=draft.device)
+            source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
         else:
             source = draft
-        ratio = config.remask.draw(batch, draft.device, generator)  # r ~ π
+        ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
         guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
         target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
             teacher,
@@ -100,11 +104,8 @@ def fixed_point_loss(
         )
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
 
-    if config.estimator == "straight_through":
-        embeddings = straight_through(logits, draft, teacher.codebook)  # eq. 8
-    else:
-        embeddings = soft_embedding(logits, teacher.codebook)
-    features = lift(embeddings, condition)  # X = Φ(D(E[ẑ]))
+    images = lift.decode(draft_embeddings(logits, draft, teacher, config), condition)
+    features = lift.features(images)  # X = Φ(D(E[ẑ]))
 
     blocks = [  # eqs. 6-7, one problem per block, summed
         drift_loss(
@@ -119,7 +120,31 @@ def fixed_point_loss(
     ]
     loss = torch.stack([block.loss for block in blocks]).sum()
     changed = (target.tokens != source)[target.is_masked].float().mean()
-    return FixedPointLoss(loss, blocks, _entropy(logits.detach()), changed)
+    entropy, mean_guidance = _entropy(logits.detach()), torch.as_tensor(guidance).mean()
+    return FixedPointLoss(loss, images, blocks, entropy, changed, ratio.mean(), mean_guidance)
+
+
+def draw_draft(
+    student: Callable[..., Tensor],
+    teacher: Teacher,
+    condition: Condition,
+    config: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The student's logits [B, L, K] from z_init, and ẑ [B, L] drawn from them (eq. 4)."""
+    batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
+    z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
+    logits = teacher.logits(
+        z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
+    )
+    return logits, sample_tokens(logits, generator=generator)
+
+
+def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
+    """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
+    if config.estimator == "straight_through":
+        return straight_through(logits, draft, teacher.codebook)
+    return soft_embedding(logits, teacher.codebook)
 
 
 def _entropy(logits: Tensor) -> Tensor:
