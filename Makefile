@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: setup demo demo-text test test-faults lint bench smoke
+.PHONY: setup demo demo-text test test-faults lint bench smoke ablations
 
 setup: .venv/ready
 
@@ -38,3 +38,6 @@ smoke: setup
 
 bench: setup
 	$(BIN)/fpd-train bench --config configs/fashion.json
+
+ablations: setup
+	$(BIN)/python ci/ablations.py $(ARGS)

@@ -20,6 +20,7 @@ LAYERS = [
         "masking",
         "ste",
         "drift",
+        "guidance",
         "conditioning",
         "checkpoints",
         "idx",
@@ -28,7 +29,7 @@ LAYERS = [
         "containers",
     },
     {"scenes"},
-    {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
+    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
     {"generate_cli"},
 ]

@@ -17,7 +17,7 @@ DOORS = {
     "systems": {"images", "runtime"},
     "bench": {"extractors", "images", "metrics", "protocols", "runtime", "systems"},
     "geneval": {"extractors", "images", "runtime", "systems"},
-    "report": {"bench", "geneval", "protocols", "runtime", "systems"},
+    "report": {"bench", "geneval", "metrics", "protocols", "runtime", "systems"},
     "commands": {
         "bench", "extractors", "geneval", "images", "metrics", "protocols", "report", "runtime", "systems"
     },

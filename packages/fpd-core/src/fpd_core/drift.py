@@ -68,61 +68,106 @@ def drift_loss(
         raise ValueError(f"student {tuple(student.shape)} and target {tuple(target.shape)} must be one shape [B, F, D]")
     if not bandwidths or not all(0 < h < math.inf for h in bandwidths):
         raise ValueError(f"bandwidths must be positive and finite, got {tuple(bandwidths)}")
-    # float32 outside autocast: at h = 0.02 a bfloat16 distance is off by whole nats.
     wide = torch.promote_types(student.dtype, torch.float32)
     with torch.autocast(student.device.type, enabled=False):
-        x, y = student.to(wide).transpose(0, 1), target.detach().to(wide).transpose(0, 1)  # [F, B, D]
-        all_x, all_y, first = _everyone(x.detach(), y) if gather else (x.detach(), y, 0)
-        distance, scale = _normalized_distances(all_x, all_y, own_target)
-        unit = (scale / x.shape[-1] ** 0.5).clamp_min(SCALE_FLOOR)
-        drifts = [_drift(all_x / unit, all_y / unit, distance, h, weighting) for h in bandwidths]
-        rms = torch.stack([v.square().mean().clamp_min(MEAN_SQUARE_FLOOR).sqrt() for v in drifts])
-        mine = slice(first, first + x.shape[1])
-        position, anchor = x / unit, x.detach() / unit
-        loss = x.new_zeros(())
-        for v, z in zip(drifts, rms, strict=True):
-            loss = loss + (position - (anchor + v[:, mine])).square().mean() / z
-        force = torch.stack([v / z for v, z in zip(drifts, rms, strict=True)]).sum(0)
-        alignment = torch.cosine_similarity(force, all_y - all_x, dim=-1).mean()
-    return DriftLoss(loss, rms, scale, alignment)
+        x = student.to(wide)
+        here = (x.detach(), target.detach().to(wide))
+        (all_x, all_y), first = _everyone(here) if gather else (here, 0)
+        field = _field(all_x, all_y, bandwidths, weighting, own_target)
+        mine = field.weights[:, first : first + len(x)] * (-2 / (x.numel() * field.unit**2))
+        gradient = (mine.to(wide) @ field.seen).transpose(0, 1)
+        # Eq. 7 is a square whose target is constant: where it is evaluated, a linear form has the same gradient.
+        linear = (x * gradient).sum()
+        loss = field.loss.to(wide) + (linear - linear.detach())
+    return DriftLoss(loss, field.rms.to(wide), field.scale.to(wide), field.alignment.to(wide))
 
 
-def _normalized_distances(x: Tensor, y: Tensor, own_target: OwnTarget) -> tuple[Tensor, Tensor]:
-    """Distances [F, B, 2B] from each student to [students, targets] over their mean, hidden pairs out of reach."""
-    others = torch.cat([x, y], dim=1)
-    # The matrix-multiply route of cdist loses the close pairs that h = 0.02 lives on.
-    distance = torch.cdist(x, others, compute_mode="donot_use_mm_for_euclid_dist").clamp_min(DISTANCE_FLOOR)
+@dataclass(frozen=True)
+class _Field:
+    """Σ_h V_h/Z_h of all samples, times `unit`, is `weights` [F, B, 2B] @ `seen` [F, 2B, D].
+
+    Means over channels are taken through the products of all pairs in float64, so that no V_h is ever formed.
+    """
+
+    weights: Tensor
+    seen: Tensor
+    unit: Tensor
+    loss: Tensor
+    rms: Tensor
+    scale: Tensor
+    alignment: Tensor
+
+
+def _field(x: Tensor, y: Tensor, bandwidths: Sequence[float], weighting: Weighting, own_target: OwnTarget) -> _Field:
+    seen = torch.cat([x, y]).transpose(0, 1)
+    seen -= seen.mean(1, keepdim=True)
+    wide = seen.double()  # products in float32 lose the close pairs that h = 0.02 lives on
+    products = wide @ wide.mT  # [F, 2B, 2B]
+    correction = torch.linalg.vector_norm(y - x, dim=2, dtype=torch.float64).mT  # [F, B]
+    distance = _distances(products, correction)
     scale = distance.mean()
-    distance = distance / scale.clamp_min(SCALE_FLOOR)
-    diagonal = torch.arange(x.shape[1], device=x.device)
-    distance[:, diagonal, diagonal] += SELF_DISTANCE
+    unit = (scale / x.shape[-1] ** 0.5).clamp_min(SCALE_FLOOR)
+    distance = _out_of_reach(distance / scale.clamp_min(SCALE_FLOOR), own_target)
+
+    force, mean_squares = torch.zeros_like(distance), []
+    for h in bandwidths:
+        weights = _weights(distance, h, weighting)
+        mean_squares.append((weights @ products * weights).sum() / (x.numel() * unit**2))
+        force += weights / _root(mean_squares[-1])
+    rms = _root(torch.stack(mean_squares))
+    loss = (torch.stack(mean_squares) / rms).sum()
+    return _Field(force, seen, unit, loss, rms, scale, _alignment(force, products, correction))
+
+
+def _root(mean_square: Tensor) -> Tensor:
+    return mean_square.clamp_min(MEAN_SQUARE_FLOOR).sqrt()
+
+
+def _alignment(force: Tensor, products: Tensor, correction: Tensor) -> Tensor:
+    """Mean cosine between the force, as weights [F, B, 2B], and Y - X of length `correction` [F, B]."""
+    along = force @ products
+    onto = along.diagonal(force.shape[1], 1, 2) - along.diagonal(0, 1, 2)
+    length = (along * force).sum(2).clamp_min(DISTANCE_FLOOR**2).sqrt()
+    return (onto / (length * correction.clamp_min(DISTANCE_FLOOR))).mean()
+
+
+def _distances(products: Tensor, correction: Tensor) -> Tensor:
+    """Distances [F, B, 2B] from each student to [students, targets]; that to its own target is known exactly."""
+    batch = correction.shape[1]
+    squares = products.diagonal(0, 1, 2)
+    squared = squares[:, :batch, None] + squares[:, None] - 2 * products[:, :batch]
+    squared.diagonal(0, 1, 2).zero_()
+    squared.diagonal(batch, 1, 2).copy_(correction.square())
+    return squared.clamp_min_(DISTANCE_FLOOR**2).sqrt_()
+
+
+def _out_of_reach(distance: Tensor, own_target: OwnTarget) -> Tensor:
+    """Moves what a sample must not see away from it: itself and, with "mask", its own target."""
+    distance.diagonal(0, 1, 2).add_(SELF_DISTANCE)
     if own_target == "mask":
-        distance[:, diagonal, diagonal + x.shape[1]] += SELF_DISTANCE
-    return distance, scale
+        distance.diagonal(distance.shape[1], 1, 2).add_(SELF_DISTANCE)
+    return distance
 
 
-def _drift(x: Tensor, y: Tensor, distance: Tensor, bandwidth: float, weighting: Weighting) -> Tensor:
-    """V_h [F, B, D] (eq. 6): attraction to the targets minus attraction to the other students."""
-    logits = -distance / bandwidth
+def _weights(distance: Tensor, bandwidth: float, weighting: Weighting) -> Tensor:
+    """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others."""
+    logits = distance / -bandwidth
     # Softmax over everything a sample sees and over everyone who sees it; the geometric mean is a± of eq. 6.
-    affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min(AFFINITY_FLOOR).sqrt()
-    negative, positive = affinity.split(x.shape[1], dim=2)
+    affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
+    negative, positive = affinity.split(distance.shape[1], dim=2)
     if weighting == "cross":
-        negative, positive = (
-            negative * positive.sum(2, keepdim=True),
-            positive * negative.sum(2, keepdim=True),
-        )
-    pull = positive @ y - positive.sum(2, keepdim=True) * x
-    push = negative @ x - negative.sum(2, keepdim=True) * x
-    drift: Tensor = pull - push
-    return drift
+        pull, push = positive.sum(2, keepdim=True), negative.sum(2, keepdim=True)
+        positive *= push
+        negative *= pull
+    negative.neg_()
+    affinity.diagonal(0, 1, 2).sub_(affinity.sum(2))  # every weight is on a difference from X_i
+    return affinity
 
 
-def _everyone(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Samples of all ranks in rank order, and the index of this rank's first one."""
-    gathered = []
-    for local in (x, y):
-        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, local.contiguous())
-        gathered.append(torch.cat(parts, dim=1))
-    return gathered[0], gathered[1], dist.get_rank() * x.shape[1]
+def _everyone(here: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], int]:
+    """X and Y of all ranks in rank order, and the index of this rank's first sample."""
+    world, size = dist.get_world_size(), len(here[0])
+    x, y = (local.new_empty(world * size, *local.shape[1:]) for local in here)
+    for whole, local in zip((x, y), here, strict=True):
+        dist.all_gather(list(whole.split(size)), local.contiguous())
+    return (x, y), dist.get_rank() * size

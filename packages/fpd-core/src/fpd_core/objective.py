@@ -50,10 +50,12 @@ class ObjectiveConfig(Config):
 
 @dataclass(frozen=True)
 class FixedPointLoss:
-    """`loss`: scalar with grad. Detached: one DriftLoss per tapped block, the student's mean token entropy in nats, the
-    share of re-masked tokens that the teacher changed, and the means of r and g."""
+    """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one DriftLoss per
+    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed, and
+    the means of r and g."""
 
     loss: Tensor
+    images: Tensor
     blocks: list[DriftLoss]
     entropy: Tensor
     changed: Tensor
@@ -80,19 +82,14 @@ def fixed_point_loss(
         progress: share of the run that is done, in [0, 1]: π may move with it.
         gather: compare with the samples of all ranks. Collective.
     """
-    batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
-    z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
-    logits = teacher.logits(
-        z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
-    )
-    draft = sample_tokens(logits, generator=generator)  # ẑ, eq. 4
+    logits, draft = draw_draft(student, teacher, condition, config, generator)
 
     with torch.no_grad():
         if config.draft_source == "random":
-            source = torch.randint(codes, draft.shape, generator=generator, device=draft.device)
+            source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
         else:
             source = draft
-        ratio = config.remask.draw(batch, draft.device, generator, progress)  # r ~ π
+        ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
         guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
         target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
             teacher,
@@ -107,11 +104,8 @@ def fixed_point_loss(
         )
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
 
-    if config.estimator == "straight_through":
-        embeddings = straight_through(logits, draft, teacher.codebook)  # eq. 8
-    else:
-        embeddings = soft_embedding(logits, teacher.codebook)
-    features = lift(embeddings, condition)  # X = Φ(D(E[ẑ]))
+    images = lift.decode(draft_embeddings(logits, draft, teacher, config), condition)
+    features = lift.features(images)  # X = Φ(D(E[ẑ]))
 
     blocks = [  # eqs. 6-7, one problem per block, summed
         drift_loss(
@@ -127,7 +121,30 @@ def fixed_point_loss(
     loss = torch.stack([block.loss for block in blocks]).sum()
     changed = (target.tokens != source)[target.is_masked].float().mean()
     entropy, mean_guidance = _entropy(logits.detach()), torch.as_tensor(guidance).mean()
-    return FixedPointLoss(loss, blocks, entropy, changed, ratio.mean(), mean_guidance)
+    return FixedPointLoss(loss, images, blocks, entropy, changed, ratio.mean(), mean_guidance)
+
+
+def draw_draft(
+    student: Callable[..., Tensor],
+    teacher: Teacher,
+    condition: Condition,
+    config: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The student's logits [B, L, K] from z_init, and ẑ [B, L] drawn from them (eq. 4)."""
+    batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
+    z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
+    logits = teacher.logits(
+        z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
+    )
+    return logits, sample_tokens(logits, generator=generator)
+
+
+def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
+    """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
+    if config.estimator == "straight_through":
+        return straight_through(logits, draft, teacher.codebook)
+    return soft_embedding(logits, teacher.codebook)
 
 
 def _entropy(logits: Tensor) -> Tensor:

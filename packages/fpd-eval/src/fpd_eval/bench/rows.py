@@ -1,6 +1,7 @@
 """What a comparison found, as plain data: written to `results.json`, read by the report."""
 
 from pathlib import Path
+from statistics import stdev
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
@@ -9,11 +10,12 @@ from fpd_core.config import Config, ConfigError, Count, Flag, Line, Name, Steps,
 from fpd_core.teachers.fashion import CLASSES
 from fpd_core.untrusted import read_json
 from fpd_eval.bench.curves import Curve
+from fpd_eval.metrics.significance import LEVEL
 from fpd_eval.protocols import MetricProtocol
 from fpd_eval.runtime.machine import Machine
 from fpd_eval.systems.system import Role
 
-FORMAT = 2
+FORMAT = 3
 RESULT_BYTES = 2**26  # pictures of all rows included
 Score = Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 
@@ -29,10 +31,28 @@ class Printed(Config):
     note: Line = Field("", description="About the row, by who read it off.")
 
 
-class Row(Config):
-    """One system at one step count. `values` holds the metrics by name (see `registry`)."""
+class SeededRow(Config):
+    """A row whose system may have been trained with several seeds: `values` are then means."""
 
     name: Name
+    values: dict[str, Score]
+    seeds: tuple[dict[str, Score], ...] = Field((), description="Values of every training seed; empty where one is.")
+
+    def of_seeds(self, metric: str) -> list[float]:
+        return [values[metric] for values in self.seeds]
+
+    def sd(self, metric: str) -> float | None:
+        """Sample standard deviation over the training seeds; None where there is one."""
+        return stdev(self.of_seeds(metric)) if len(self.seeds) > 1 else None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({len(self.seeds)} seeds)" if self.seeds else self.name
+
+
+class Row(SeededRow):
+    """One system at one step count. `values` holds the metrics by name (see `registry`)."""
+
     role: Role
     steps: Steps
     network_evaluations: Steps
@@ -40,7 +60,6 @@ class Row(Config):
     ms_per_image: Annotated[Score, Field(ge=0)] | None = Field(
         description="On the machine of the result file, decoding included; None for finished images."
     )
-    values: dict[str, Score]
     published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
     note: Line = Field("", description="What a reader of the numbers must know.")
     warnings: tuple[str, ...] = ()
@@ -52,21 +71,37 @@ class Row(Config):
         return True
 
 
-class GenEvalRow(Config):
-    """GenEval of one system. `values` and `errors` (standard errors) by published metric name, as `geneval_two`."""
+class GenEvalRow(SeededRow):
+    """GenEval of one system. `values` and `errors` (standard errors over prompts, empty where there are several seeds)
+    by published metric name, as `geneval_two`."""
 
-    name: Name
     suite: Name = "geneval"
     steps: Steps | None
     images: Count
     prompts: Count
     complete: Flag = Field(description="Whether these are all 553 prompts: otherwise no GenEval scores.")
     settings: str = Field(description="How images were made and judged; empty where no record tells.")
-    values: dict[str, Score]
     errors: dict[str, Score]
     published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
     note: Line = ""
     samples: str = Field(description="Base64 JPEG: one prompt of every task; empty where the images are gone.")
+
+
+class Verdict(Config):
+    """Two rows with several training seeds in one metric: `difference` of their means, first minus second, and the
+    corrected p of there being none. None: no seed differs from another, so that nothing can be tested."""
+
+    metric: Name
+    first: Name
+    second: Name
+    difference: Score
+    p: Annotated[Score, Field(ge=0, le=1)] | None
+
+    @property
+    def text(self) -> str:
+        if self.p is None:
+            return "no spread: no verdict"
+        return f"{'real difference' if self.p < LEVEL else 'within noise'} (p = {self.p:.2g})"
 
 
 class Reference(Config):
@@ -88,13 +123,17 @@ class Results(Config):
     conditions: tuple[Line, ...] = Field(CLASSES, description="Columns of every row's samples.")
     geneval: tuple[GenEvalRow, ...] = ()
     prompts: tuple[Line, ...] = Field((), description="Columns of every GenEval row's samples.")
+    verdicts: tuple[Verdict, ...] = ()
     warnings: tuple[str, ...] = ()
     curves: tuple[Curve, ...] = ()
 
     @model_validator(mode="after")
     def _showable(self) -> "Results":
+        rows: list[SeededRow] = [*self.rows, *self.geneval]
         if any(len(curve.steps) != len(curve.values) for curve in self.curves):
             raise ValueError("a curve has other numbers of steps and values")
+        if any(row.seeds and not row.values.keys() <= values.keys() for row in rows for values in row.seeds):
+            raise ValueError("a seed of a row lacks a value")
         if self.reference and not {"inception_score", "class_accuracy"} <= self.reference.values.keys():
             raise ValueError("the reference lacks its inception_score or class_accuracy")
         if ((self.rows or self.reference) and not self.conditions) or (self.geneval and not self.prompts):

@@ -12,19 +12,29 @@ if TYPE_CHECKING:
 
     from fpd_eval.bench.rows import Results
     from fpd_eval.protocols import MetricProtocol
-    from fpd_eval.report.entrants import Candidate, Comparison
+    from fpd_eval.report.entrants import Candidate, Comparison, SystemFiles
 
 
 def compare(
     ckpt: Annotated[
-        list[str] | None, typer.Option(metavar="[NAME=]DIR", help="Student folder; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]DIR[,DIR...]",
+            help="Student folder, or NAME and one folder per training seed of one recipe; may be repeated.",
+        ),
     ] = None,
     systems: Annotated[
-        list[Path] | None, typer.Option(metavar="JSON...", help="System files, as in: --systems a.json b.json.")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]JSON...",
+            help="System files: --systems a.json b.json, or NAME=seed0.json,seed1.json.",
+        ),
     ] = None,
     geneval: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE...", help="Finished GenEval: system's name, its results.jsonl."),
+        typer.Option(
+            metavar="NAME=FILE[,FILE...]...", help="Finished GenEval: system's name, its results.jsonl of every seed."
+        ),
     ] = None,
     steps: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Teacher steps, as in: --steps 1 2 4.")
@@ -65,8 +75,8 @@ def compare(
         comparison = given(
             Comparison,
             students=students,
-            systems=systems,
-            geneval=[_named_file(argument) for argument in geneval or []],
+            systems=[_system_files(argument) for argument in systems or []],
+            geneval=[_named_files(argument) for argument in geneval or []],
             steps=steps,
             teacher=teacher,
             sampler=sampler,
@@ -81,7 +91,7 @@ def compare(
             batch_size=batch_size,
         )
         results = _compare(comparison, wanted, reference or [], device=device, run=run, cache_dir=cache_dir)
-        _show(results, out or (students[0].folder.parent if students else Path()) / "report", as_json=as_json)
+        _show(results, out or (students[0].folders[0].parent if students else Path()) / "report", as_json=as_json)
 
 
 def report(
@@ -100,21 +110,40 @@ def report(
 
 
 def _candidate(argument: str, *, alone: bool) -> "Candidate":
-    """`NAME=DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
+    """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
     from fpd_eval.report.entrants import Candidate
 
-    name, separator, folder = argument.partition("=")
-    if separator and "/" not in name:
-        return given(Candidate, name=name, folder=folder)
-    path = Path(argument)
-    return given(Candidate, name="student" if alone else path.resolve().name, folder=path)
+    name, folders = _named(argument)
+    if name is None and len(folders) > 1:
+        raise ValueError(f"several training seeds need a name, as in: --ckpt fpd={argument}")
+    return given(Candidate, name=name or ("student" if alone else folders[0].resolve().name), folders=folders)
 
 
-def _named_file(argument: str) -> tuple[str, Path]:
-    name, separator, file = argument.partition("=")
-    if not (separator and name and file):
+def _system_files(argument: str) -> "SystemFiles":
+    from fpd_eval.report.entrants import SystemFiles
+
+    name, files = _named(argument)
+    if name is None and len(files) > 1:
+        raise ValueError(f"several training seeds need a name, as in: --systems fpd={argument}")
+    return given(SystemFiles, name=name, files=files)
+
+
+def _named_files(argument: str) -> tuple[str, list[Path]]:
+    name, separator, files = argument.partition("=")
+    if not (separator and name and files):
         raise ValueError(f"--geneval is NAME=FILE, as in: --geneval TDM=geneval/TDM/results.jsonl; got {argument!r}")
-    return name, Path(file)
+    return name, _paths(files)
+
+
+def _named(argument: str) -> tuple[str | None, list[Path]]:
+    """`NAME=PATHS` or `PATHS`: a name holds no slash."""
+    name, separator, paths = argument.partition("=")
+    return (name, _paths(paths)) if separator and "/" not in name else (None, _paths(argument))
+
+
+def _paths(text: str) -> list[Path]:
+    """One path per training seed, between commas; names may hold some."""
+    return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
 
 
 def _protocol(name: str, reference: "Sequence[Path]", **options: int | None) -> "MetricProtocol":
@@ -146,7 +175,7 @@ def _compare(
     from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
-    beside = comparison.students[0].folder.parent if comparison.students else None
+    beside = comparison.students[0].folders[0].parent if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
     where = usable_device(device)
@@ -162,8 +191,9 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from fpd_core.untrusted import printable
-    from fpd_eval.report.cells import footnotes, published_cells, tables
+    from fpd_eval.report.cells import footnotes, published_cells, tables, verdict_cells
     from fpd_eval.report.page import write_report
+    from fpd_eval.report.seeds import seed_notes
     from fpd_eval.report.tables import terminal_table
 
     page = write_report(results, folder)
@@ -172,10 +202,10 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
     console = Console()
-    for table in (*tables(results, short=True), published_cells(results)):
+    for table in (*tables(results, short=True), published_cells(results), verdict_cells(results)):
         if table is not None:
             console.print(terminal_table(table))
-    for text in [*footnotes(results), *results.warnings]:
+    for text in [*footnotes(results), *seed_notes(results), *results.warnings]:
         console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")

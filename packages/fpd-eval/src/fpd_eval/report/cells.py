@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fpd_eval.bench.rows import GenEvalRow, Printed, Results, Row
+from fpd_eval.bench.rows import GenEvalRow, Printed, Results, Row, SeededRow
 from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column
 
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -65,7 +65,7 @@ def cells(results: Results, *, short: bool = False) -> Cells:
         names=[row.name for row in rows],
         roles=[row.role for row in rows],
         columns=[
-            _plain("System", rows, lambda row: row.name),
+            _plain("System", rows, lambda row: row.label),
             _plain("Steps", rows, lambda row: str(row.steps)),
             _plain("Net.\nevals" if short else "Network evaluations", rows, lambda row: str(row.network_evaluations)),
             *_metrics(results, rows, COLUMNS, short),
@@ -84,7 +84,7 @@ def geneval_cells(results: Results, *, short: bool = False) -> Cells:
             _plain(
                 "GenEval" if rows[0].suite == "geneval" else f"GenEval ({rows[0].suite})",
                 rows,
-                lambda row: row.name if row.complete else f"{row.name} (partial)",
+                lambda row: row.label if row.complete else f"{row.label} (partial)",
             ),
             _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
             *_metrics(results, rows, GENEVAL_COLUMNS, short),
@@ -117,6 +117,24 @@ def published_cells(results: Results) -> Cells | None:
     )
 
 
+def verdict_cells(results: Results) -> Cells | None:
+    """Every two rows of several seeds, a line per metric; None where there are none."""
+    columns, found = COLUMNS | GENEVAL_COLUMNS, results.verdicts
+    if not found:
+        return None
+    return Cells(
+        names=[one.first for one in found],
+        roles=[""] * len(found),
+        columns=[
+            _plain("Row", found, lambda one: one.first),
+            _plain("against", found, lambda one: one.second),
+            _plain("Metric", found, lambda one: columns[one.metric].title),
+            _plain("Difference", found, lambda one: columns[one.metric].difference(one.difference)),
+            _plain("Verdict", found, lambda one: one.text),
+        ],
+    )
+
+
 def _time(row: Row) -> str:
     return ABSENT if row.ms_per_image is None else f"{row.ms_per_image:.2f}"
 
@@ -137,13 +155,18 @@ def _metrics(
         # Partial scores are no scores, and no rivals.
         rivals = [row.values[name] for row in rows if name in row.values and row.complete]
         best = (min if column.better == "lower" else max)(rivals, default=None)
-        texts = [column.text(row.values[name]) if name in row.values else ABSENT for row in rows]
+        texts = [_measured(row, name, column, short) if name in row.values else ABSENT for row in rows]
         marks = [row.complete and row.values.get(name, None) == best is not None for row in rows]
         found.append(TableColumn(_title(column, short), texts, marks))
         if not short and any(name in row.published for row in rows):
             printed = [_printed(row.published.get(name, ()), numbers) for row in rows]
             found.append(TableColumn("published", printed, [False] * len(rows), is_published=True))
     return found
+
+
+def _measured(row: SeededRow, name: str, column: Column, short: bool) -> str:
+    text, sd = column.text(row.values[name]), row.sd(name)
+    return text if sd is None else text + ("\n±" if short else " ± ") + column.text(sd)
 
 
 def _title(column: Column, short: bool) -> str:

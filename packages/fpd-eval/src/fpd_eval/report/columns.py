@@ -18,6 +18,9 @@ class Column:
     def text(self, value: float) -> str:
         return f"{100 * value:.{self.decimals}f} %" if self.is_percent else f"{value:.{self.decimals}f}"
 
+    def difference(self, value: float) -> str:
+        return ("+" if value >= 0 else "−") + self.text(abs(value))
+
 
 COLUMNS: dict[str, Column] = {
     "fd_classifier": Column("FD (classifier)", "FD {}\nclass.", 2, "lower"),

@@ -9,25 +9,33 @@ from fpd_eval.bench.bench import Bench
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.measure import conditions, measure, measure_reference
 from fpd_eval.bench.rows import Results, Row
-from fpd_eval.report.entrants import Comparison, Entrant
+from fpd_eval.report.entrants import Comparison, Entrant, SystemFiles
 from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
 from fpd_eval.report.printed import printed
+from fpd_eval.report.seeds import geneval_over_seeds, over_seeds, verdicts
 from fpd_eval.runtime.machine import this_machine
 from fpd_eval.systems import SystemKind, read_system
 
+Kinds = Sequence[SystemKind]  # of one row: several are training seeds of one recipe
 
-def read_kinds(comparison: Comparison) -> tuple[list[SystemKind], list[Judged]]:
-    """The systems of the files that are still to be measured, and everything that GenEval has judged.
+
+def read_kinds(comparison: Comparison) -> tuple[list[Kinds], list[list[Judged]]]:
+    """The systems of the files that are still to be measured, and everything that GenEval has judged, by row.
 
     A system with GenEval results is not opened: it understands prompts, and the protocols here show classes.
 
     Raises:
         ConfigError: a file is absent or damaged.
     """
-    kinds = [read_system(path) for path in comparison.systems]
-    known = {kind.name: kind for kind in kinds}
-    judged = [_judged(name, path, known) for name, path in comparison.geneval]
-    return [kind for kind in kinds if kind.name not in dict(comparison.geneval)], judged
+    kinds = [_kinds(system) for system in comparison.systems]
+    known = {seeds[0].name: seeds[0] for seeds in kinds}
+    judged = [[_judged(name, path, known) for path in paths] for name, paths in comparison.geneval]
+    return [seeds for seeds in kinds if seeds[0].name not in dict(comparison.geneval)], judged
+
+
+def _kinds(system: SystemFiles) -> Kinds:
+    found = [read_system(path) for path in system.files]
+    return [kind.model_copy(update={"name": system.name}) for kind in found] if system.name else found
 
 
 def _judged(name: str, results: Path, known: Mapping[str, SystemKind]) -> Judged:
@@ -43,19 +51,20 @@ def compare(
     measured: Sequence[Entrant],
     bench: Bench | None,
     *,
-    judged: Sequence[Judged] = (),
+    judged: Sequence[Sequence[Judged]] = (),
     device: str = "cpu",
     curves: tuple[Curve, ...] = (),
 ) -> Results:
-    """Measure every system on the bench, and read what GenEval has judged.
+    """Measure every system on the bench, and read what GenEval has judged. Training seeds become one row.
 
     Args:
         bench: None where no system is to be measured.
+        judged: by row, one per training seed.
 
     Raises:
         ValueError: a system made unusable images or features, or a file of GenEval results is damaged.
     """
-    geneval = tuple(geneval_row(one) for one in judged)
+    geneval = tuple(geneval_over_seeds([geneval_row(one) for one in seeds]) for seeds in judged)
     suites = sorted({row.suite for row in geneval})
     if len(suites) > 1:
         raise ValueError(f"the GenEval results are of the suites {' and '.join(suites)}, which cannot be compared")
@@ -63,7 +72,7 @@ def compare(
     rows = []
     for one in measured:
         assert bench is not None, "systems are measured on a bench"
-        row = measure(one.system, bench, num_classes=classes)
+        row = over_seeds([measure(system, bench, num_classes=classes) for system in one.systems])
         values = printed(row.values, one.published_as, steps=row.steps, protocol=bench.protocol, settings=row.settings)
         rows.append(row.model_copy(update={"published": values, "note": one.note}))
     return Results(
@@ -74,6 +83,7 @@ def compare(
         conditions=() if bench is None else conditions(bench, classes),
         geneval=geneval,
         prompts=shown_prompts(suites[0]) if geneval else (),
+        verdicts=verdicts(rows) + verdicts(geneval),
         warnings=(*(bench.lacks if bench else ()), *_warnings(rows)),
         curves=curves,
     )

@@ -22,18 +22,27 @@ UNTRAINED = "untrained"
 
 
 class Candidate(Config):
-    """A student checkpoint and the name it has in the table."""
+    """Student checkpoints of one recipe, one per training seed, and the name they have in the table."""
 
     name: Name
-    folder: Path
+    folders: tuple[Path, ...] = Field(min_length=1)
+
+
+class SystemFiles(Config):
+    """One system, or the training seeds of one recipe under a name of its own."""
+
+    files: tuple[Path, ...] = Field(min_length=1)
+    name: Name | None = Field(None, description="In place of that in the file.")
 
 
 class Comparison(Config):
     """Which systems take part."""
 
     students: tuple[Candidate, ...] = Field((), description="Each brings its teacher and the untrained one-step use.")
-    systems: tuple[Path, ...] = Field((), description="JSON files of `system_kinds`.")
-    geneval: tuple[tuple[Name, Path], ...] = Field((), description="(system's name, its results.jsonl).")
+    systems: tuple[SystemFiles, ...] = Field((), description="JSON files of `system_kinds`.")
+    geneval: tuple[tuple[Name, tuple[Path, ...]], ...] = Field(
+        (), description="(system's name, its results.jsonl, one per training seed)."
+    )
     steps: tuple[Steps, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
     sampler: Sampler = "confidence"
     guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
@@ -52,10 +61,14 @@ class Comparison(Config):
             ("step count", self.steps),
             ("student name", [student.name for student in self.students]),
             ("GenEval of", [name for name, _ in self.geneval]),
+            *(("student folder", list(student.folders)) for student in self.students),
+            *(("system file", list(system.files)) for system in self.systems if system.name),
+            *(("GenEval result", list(files)) for _, files in self.geneval),
         ):
             repeated = [value for value, count in Counter(values).items() if count > 1]
             if repeated:
-                raise ValueError(f"{what} {repeated[0]!r} is given twice")
+                shown = repr(repeated[0]) if isinstance(repeated[0], int | str) else repeated[0]
+                raise ValueError(f"{what} {shown} is given twice")
         reserved = {"teacher", UNTRAINED} & {student.name for student in self.students}
         if reserved:
             raise ValueError(f"{reserved.pop()!r} names another row of the table; name the student differently")
@@ -64,34 +77,41 @@ class Comparison(Config):
 
 @dataclass(frozen=True)
 class Entrant:
-    """A loaded system, its name in the published tables and the note of its file."""
+    """A loaded system, once per training seed, its name in the published tables and the note of its file."""
 
-    system: System
+    systems: Sequence[System]
     published_as: str | None = None
     note: str = ""
 
+    @property
+    def system(self) -> System:
+        return self.systems[0]
+
 
 def entrants(
-    comparison: Comparison, kinds: Sequence[SystemKind], *, num_classes: int | None, device: str = "cpu"
+    comparison: Comparison, kinds: Sequence[Sequence[SystemKind]], *, num_classes: int | None, device: str = "cpu"
 ) -> list[Entrant]:
     """Load the systems of --ckpt, then those of the files, in their order.
 
     Args:
-        kinds: of the files.
+        kinds: of the files; several are the training seeds of one recipe.
         num_classes: of the protocol; None takes that of the systems.
 
     Raises:
         CheckpointError: weights are absent or damaged.
         ValueError: the conditions of a system do not fit the protocol or the other systems, or two rows have one name.
     """
-    for kind in kinds:
-        if kind.needs_prompts:
-            raise ValueError(_prompts_only(kind.name))
-    found = [Entrant(system) for system in systems(comparison, num_classes=num_classes, device=device)]
-    found += [Entrant(kind.load(torch.device(device)), kind.published_as, kind.note) for kind in kinds]
+    for seeds in kinds:
+        if any(kind.needs_prompts for kind in seeds):
+            raise ValueError(_prompts_only(seeds[0].name))
+    found = [Entrant(seeds) for seeds in systems(comparison, num_classes=num_classes, device=device)]
+    found += [
+        Entrant([kind.load(torch.device(device)) for kind in seeds], seeds[0].published_as, seeds[0].note)
+        for seeds in kinds
+    ]
     wanted = num_classes or next((one.system.num_classes for one in found), None)
-    for one in found:
-        _require_fit(one.system, wanted)
+    for system in (system for one in found for system in one.systems):
+        _require_fit(system, wanted)
     _require_names([one.system for one in found])
     return found
 
@@ -121,8 +141,9 @@ def _require_names(measured: Sequence[System]) -> None:
         raise ValueError(f"two systems are called {[*repeated, *shared][0]!r}; give each its own name")
 
 
-def systems(comparison: Comparison, *, num_classes: int | None, device: str = "cpu") -> list[System]:
-    """Systems of --ckpt: the teacher by rising step count, the untrained one-step teacher, the students.
+def systems(comparison: Comparison, *, num_classes: int | None, device: str = "cpu") -> list[list[System]]:
+    """Systems of --ckpt by row: the teacher by rising step count, the untrained one-step teacher, the students, each
+    with its training seeds.
 
     Raises:
         CheckpointError: a weight folder is absent or damaged.
@@ -131,33 +152,35 @@ def systems(comparison: Comparison, *, num_classes: int | None, device: str = "c
     """
     if not comparison.students:
         return []
-    students = [load_generator(candidate.folder) for candidate in comparison.students]
+    students = [[load_generator(folder) for folder in candidate.folders] for candidate in comparison.students]
     teacher = _teacher(comparison, students, torch.device(device))
     if teacher.num_classes is None:
         raise ValueError(_prompts_only("the teacher of --ckpt"))
     if num_classes not in (None, teacher.num_classes):
         raise ValueError(f"the teacher knows {teacher.num_classes} classes, the protocol has {num_classes}")
     sampler, scale = comparison.sampler, comparison.guidance_scale
-    untrained = StudentSystem(UNTRAINED, Generator.untrained(teacher, students[0].generation), role="untrained")
+    untrained = StudentSystem(UNTRAINED, Generator.untrained(teacher, students[0][0].generation), role="untrained")
     names = [candidate.name for candidate in comparison.students]
     return [
-        *(TeacherSystem(teacher, steps=n, sampler=sampler, guidance_scale=scale) for n in sorted(comparison.steps)),
-        untrained,
-        *(StudentSystem(name, student.to(device)) for name, student in zip(names, students, strict=True)),
+        *([TeacherSystem(teacher, steps=n, sampler=sampler, guidance_scale=scale)] for n in sorted(comparison.steps)),
+        [untrained],
+        *([StudentSystem(name, one.to(device)) for one in seeds] for name, seeds in zip(names, students, strict=True)),
     ]
 
 
-def _teacher(comparison: Comparison, students: Sequence[Generator], device: torch.device) -> Teacher:
+def _teacher(comparison: Comparison, students: Sequence[Sequence[Generator]], device: torch.device) -> Teacher:
     if comparison.teacher is not None:
         return open_teacher(comparison.teacher, device)
     _require_one_teacher(comparison, students)
-    return open_teacher(students[0].teacher_config, device)
+    return open_teacher(students[0][0].teacher_config, device)
 
 
-def _require_one_teacher(comparison: Comparison, students: Sequence[Generator]) -> None:
-    for candidate, student in zip(comparison.students, students, strict=True):
-        if student.teacher_config != students[0].teacher_config:
+def _require_one_teacher(comparison: Comparison, students: Sequence[Sequence[Generator]]) -> None:
+    folders = [folder for candidate in comparison.students for folder in candidate.folders]
+    loaded = [student for seeds in students for student in seeds]
+    for folder, student in zip(folders, loaded, strict=True):
+        if student.teacher_config != loaded[0].teacher_config:
             raise ValueError(
-                f"{candidate.folder} and {comparison.students[0].folder} have different teachers; "
+                f"{folder} and {folders[0]} have different teachers; "
                 "compare them separately, or name the teacher with --teacher"
             )

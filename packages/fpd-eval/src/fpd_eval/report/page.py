@@ -8,13 +8,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fpd_core.atomic import write_bytes
 from fpd_eval.bench.rows import Results, Row
 from fpd_eval.report import plots
-from fpd_eval.report.cells import Cells, footnotes, tables
+from fpd_eval.report.cells import Cells, footnotes, tables, verdict_cells
+from fpd_eval.report.seeds import seed_notes
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, markdown_text
 
 CAPTIONS = {
     "distance": "Fréchet distance to the real images against the number of steps.",
     "precision_recall": "Precision and recall against the number of steps.",
-    "geneval": "GenEval by task with standard errors over prompts. A white diamond is what a paper prints.",
+    "geneval": "GenEval by task with standard errors over prompts, or standard deviations over training seeds where "
+    "there are several. A white diamond is what a paper prints.",
     "curves": "Training of the student; pale: logged values, solid: running mean.",
     "samples": "The first measured images of every system: same classes and, where it generates, same seeds.",
     "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected; the "
@@ -85,7 +87,7 @@ def notes(results: Results) -> list[str]:
     """The sentences under the tables: published values first, then how everything was measured."""
     named = [(row.name, row.note) for row in results.rows] + [(row.name, row.note) for row in results.geneval]
     said = dict.fromkeys(f"{name}: {note}" for name, note in named if note)
-    found = [*footnotes(results), *said, *results.warnings]
+    found = [*footnotes(results), *seed_notes(results), *said, *results.warnings]
     if results.protocol is not None:
         found.append(results.protocol.sentence())
     found += [f"{name[:1].upper()}{name[1:]}: {settings}." for name, settings in _settings(results)]
@@ -119,7 +121,7 @@ def _geneval_notes(results: Results) -> list[str]:
 
 def markdown_report(results: Results, pictures: dict[str, bytes]) -> str:
     """Markdown with pictures as files beside it."""
-    sections = [f"# {title(results)}", *map(markdown_table, tables(results))]
+    sections = [f"# {title(results)}", *map(markdown_table, _all_tables(results))]
     sections += [markdown_text(note) for note in notes(results)]
     sections += [f"![{CAPTIONS[name]}]({name}.png)\n\n*{CAPTIONS[name]}*" for name in pictures]
     return "\n\n".join(sections) + "\n"
@@ -130,7 +132,7 @@ def html_report(results: Results, pictures: dict[str, bytes]) -> str:
     environment = Environment(loader=PackageLoader("fpd_eval.report"), autoescape=True, undefined=StrictUndefined)
     return environment.get_template("report.html.j2").render(
         title=title(results),
-        tables=[(content.columns, _rows(content)) for content in tables(results)],
+        tables=[(content.columns, _rows(content)) for content in _all_tables(results)],
         palette=plots.colours(results),
         notes=notes(results),
         figures=[
@@ -138,6 +140,11 @@ def html_report(results: Results, pictures: dict[str, bytes]) -> str:
         ],
         grids=[(CAPTIONS[name], conditions, strips) for name, conditions, strips in grids(results)],
     )
+
+
+def _all_tables(results: Results) -> list[Cells]:
+    judged = verdict_cells(results)
+    return tables(results) + ([judged] if judged else [])
 
 
 def _rows(content: Cells) -> list[tuple[str, str, list[str], list[bool]]]:

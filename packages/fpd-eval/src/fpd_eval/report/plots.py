@@ -79,6 +79,8 @@ def _against_steps(axes: Axes, results: Results, metric: str) -> None:
         value, colour = row.values[metric], palette[row.name]
         # The line makes visible which number of teacher steps a one-step system equals.
         axes.axhline(value, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6, zorder=1)
+        if (sd := row.sd(metric)) is not None:
+            axes.errorbar([row.steps], [value], yerr=[sd], color=colour, capsize=3, zorder=2)
         marker, size = MARKERS[row.role]
         axes.scatter([row.steps], [value], color=colour, label=row.name, zorder=3, marker=marker, s=size)
     column = COLUMNS[metric]
@@ -103,7 +105,7 @@ def geneval_bars(results: Results) -> bytes:
             shown = [place for place, name in enumerate(GENEVAL_COLUMNS) if name in row.values]
             names = [list(GENEVAL_COLUMNS)[place] for place in shown]
             places = np.array(shown) + (number - (len(rows) - 1) / 2) * width
-            heights, errors = [row.values[name] for name in names], [row.errors.get(name, 0.0) for name in names]
+            heights, errors = [row.values[name] for name in names], [_whisker(row, name) for name in names]
             label = row.name if row.complete else f"{row.name} (partial)"
             style: Any = {"color": palette[row.name], "alpha": 1.0 if row.complete else 0.45}
             axes.bar(places, heights, width * 0.92, yerr=errors, ecolor=INK, capsize=1.5, label=label, **style)
@@ -116,6 +118,11 @@ def geneval_bars(results: Results) -> bytes:
         axes.set_title("GenEval: higher is better")
         figure.legend(loc="outside lower center", ncols=4)
         return _png(figure)
+
+
+def _whisker(row: GenEvalRow, metric: str) -> float:
+    sd = row.sd(metric)
+    return row.errors.get(metric, 0.0) if sd is None else sd
 
 
 def _published_diamonds(axes: Axes, row: GenEvalRow, places: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fpd_core.untrusted import printable
-from fpd_eval.bench.rows import Printed, Results
+from fpd_eval.bench.rows import Printed, Results, SeededRow
 from fpd_eval.report.cells import Cells
 
 STYLES = {"teacher": "blue", "untrained": "dim", "student": "bold red", "baseline": "magenta", "external": "green"}
@@ -60,6 +60,7 @@ def csv_table(results: Results) -> str:
             {
                 **row.model_dump(include={"name", "role", "steps", "network_evaluations"}),
                 **row.values,
+                **_seed_fields(row),
                 "ms_per_image": row.ms_per_image,
                 **(
                     {"protocol": protocol.name, "num_images": protocol.num_images, "seed": protocol.seed}
@@ -80,6 +81,7 @@ def geneval_csv(results: Results) -> str:
             {
                 **row.model_dump(include={"name", "suite", "steps", "images", "prompts", "complete"}),
                 **row.values,
+                **_seed_fields(row),
                 **{f"{name}_error": error for name, error in row.errors.items()},
                 "protocol": "geneval",
                 **_published_fields(row.published),
@@ -87,6 +89,11 @@ def geneval_csv(results: Results) -> str:
             for row in results.geneval
         ]
     )
+
+
+def _seed_fields(row: SeededRow) -> dict[str, Any]:
+    """How many training seeds, and the standard deviation over them; nothing where there is one."""
+    return {"seeds": len(row.seeds), **{f"{name}_sd": row.sd(name) for name in row.values}} if row.seeds else {}
 
 
 def _published_fields(published: Mapping[str, Sequence[Printed]]) -> dict[str, str]:

@@ -1,0 +1,224 @@
+"""What `ablations.json` declares, as runs: one resolved configuration each, found again by what it says."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from fpd_core.atomic import write_text
+from fpd_core.config import Config, ConfigError, explain
+from fpd_core.untrusted import UntrustedError, read_json
+from fpd_train.config import TrainConfig, load_config, parse
+from fpd_train.run_folder import OPERATIONAL
+
+ROWS = Path(__file__).with_name("ablations.json")
+TABLES = ("table1", "table3", "table4", "recipe")
+WORLDS = ("fashion", "scenes")
+CADENCES = {"sample_every": 10**6, "save_every": 50, "keep_checkpoints": 1, "device": "cpu"}
+MEASURED = "measured.json"
+Overrides = dict[str, Any]
+
+
+class World(Config):
+    """Where runs of a world start from, and which measured values judge them."""
+
+    config: Path
+    judged: dict[str, Literal["lower", "higher"]]
+    teacher: str
+    teacher_steps: dict[str, tuple[int, ...]]  # by table; "" is any other
+    seconds_per_step: float  # on one core, as the seconds to measure; the runs that are done know better
+    seconds_to_measure: float
+
+
+class Ordering(Config):
+    """What the paper finds: `paper` its numbers, which never stand in a column of ours."""
+
+    better: str
+    worse: str
+    paper: str
+    source: str
+
+
+class Table(Config):
+    """Rows are overrides of the world's config by name; the first one is the recipe. `use` names shared overrides."""
+
+    title: str
+    rows: dict[str, Overrides]
+    orderings: tuple[Ordering, ...]
+
+
+class Declared(Config):
+    """The whole file. A shared set of overrides may differ by world."""
+
+    worlds: dict[str, World]
+    shared: dict[str, dict[str, Any]]
+    tables: dict[str, Table]
+
+    def overrides(self, row: Overrides, world: str) -> Overrides:
+        found = {key: value for key, value in row.items() if key != "use"}
+        for name in row.get("use", ()):
+            found |= self.shared[name].get(world, {k: v for k, v in self.shared[name].items() if k not in self.worlds})
+        return found
+
+
+def read_declared(path: Path = ROWS) -> Declared:
+    """Raises ConfigError: the file is damaged."""
+    try:
+        return Declared.model_validate(read_json(path, error=ConfigError))
+    except ValidationError as error:
+        raise explain(error, str(path)) from None
+
+
+class Failed(Exception):
+    """A run or its measurement ended badly; the message says why."""
+
+
+@dataclass
+class Processes:
+    """Child processes, so that Ctrl-C reaches those that work."""
+
+    threads: int = 1
+    running: set[subprocess.Popen[str]] = field(default_factory=set)
+    stopped: bool = False
+
+    def call(self, command: list[str], log: Path) -> str:
+        """Standard output; the rest goes to `log`. Raises Failed with the last line of it."""
+        if self.stopped:
+            raise Failed("stopped before it began")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as errors:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
+                start_new_session=True,
+            )
+            self.running.add(process)
+            output, _ = process.communicate()
+        self.running.discard(process)
+        if process.returncode:
+            said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise Failed(f"exit code {process.returncode}: {said[-1] if said else 'nothing was said'}")
+        return output
+
+    def stop(self) -> None:
+        """Ask every child to save and end, as Ctrl-C does."""
+        self.stopped = True
+        for process in list(self.running):
+            process.send_signal(signal.SIGINT)
+
+
+@dataclass
+class Run:
+    """One row at one seed. `reason` says why there are no `values`."""
+
+    row: str
+    seed: int
+    config: TrainConfig | None = None
+    folder: Path = Path()
+    values: dict[str, float] | None = None
+    reference: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.row}, seed {self.seed}"
+
+
+def resolve(row: str, seed: int, overrides: Overrides, world: World, steps: int | None, out: Path) -> Run:
+    """The run of a row; its folder is the one whose `config.json` is this run, or a new one named by its hash."""
+    sets = overrides | {"seed": seed, "output": str(out)} | CADENCES | ({"steps": steps} if steps else {})
+    try:
+        config = load_config(world.config, [f"{key}={json.dumps(value)}" for key, value in sets.items()])
+    except ConfigError as error:
+        return Run(row, seed, reason=str(error).splitlines()[0])
+    folder = next((path.parent for path in sorted(out.glob("*/config.json")) if _is(path, config)), None)
+    if folder is None:
+        folder = out / hashlib.sha256(json.dumps(_decisive(config), sort_keys=True).encode()).hexdigest()[:12]
+    return Run(row, seed, config.model_copy(update={"output": folder}), folder)
+
+
+def _decisive(config: TrainConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=OPERATIONAL - {"steps"})
+
+
+def _is(path: Path, config: TrainConfig) -> bool:
+    """Whether an earlier run's settings, with today's defaults for fields that are newer, are those of `config`."""
+    try:
+        return _decisive(parse(read_json(path), str(path))) == _decisive(config)
+    except (ConfigError, UntrustedError):
+        return False
+
+
+def recall(run: Run, settings: dict[str, Any]) -> bool:
+    """Take the values of an earlier measurement with the same settings; whether there was one."""
+    path = run.folder / MEASURED
+    if run.config is None or not path.is_file():
+        return False
+    try:
+        stored = read_json(path)
+    except UntrustedError:
+        return False
+    if stored.get("settings") != settings:
+        return False
+    run.values, run.reference, run.seconds = stored["values"], stored["reference"], stored["seconds"]
+    return True
+
+
+def perform(run: Run, world: str, settings: dict[str, Any], processes: Processes, cache: Path) -> None:
+    """Train and measure. Raises Failed."""
+    assert run.config is not None
+    began, log = time.monotonic(), run.folder.with_suffix(".log")
+    wanted = run.folder.with_suffix(".json")
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    write_text(wanted, run.config.model_dump_json(indent=2) + "\n")
+    processes.call(["fpd-train", "run", "--config", str(wanted)], log)
+    student = {"kind": "student", "name": "student", "folder": str(run.folder / "student")}
+    run.values, run.reference = measure(student, run.folder, world, settings, processes, cache)
+    run.seconds = time.monotonic() - began
+    record = {"settings": settings, "values": run.values, "reference": run.reference, "seconds": run.seconds}
+    write_text(run.folder / MEASURED, json.dumps(record, indent=2) + "\n")
+
+
+def measure(
+    system: dict[str, Any], place: Path, world: str, settings: dict[str, Any], processes: Processes, cache: Path
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(values, values of the real images) of a system of fpd-eval. Raises Failed."""
+    section, log = place / "system.json", place.with_suffix(".log")
+    place.mkdir(parents=True, exist_ok=True)
+    write_text(section, json.dumps(system) + "\n")
+    if world == "scenes":
+        command = [
+            "fpd-eval",
+            "geneval",
+            "--suite",
+            "scenes",
+            "--system",
+            str(section),
+            "--out",
+            str(place / "geneval"),
+        ]
+        options = ["--samples", str(settings["samples"]), "--json"]
+        scores = json.loads(processes.call(command + options, log))[0]["scores"]
+        tasks = {TASKS[tag]: task["score"] for tag, task in scores["tasks"].items()}
+        return tasks | {"geneval_overall": scores["overall"]}, {}
+    command = ["fpd-eval", "compare", "--systems", str(section), "--num-images", str(settings["num_images"])]
+    options = ["--json", "--cache-dir", str(cache), "--out", str(place / "report")]
+    found = json.loads(processes.call(command + options, log))
+    return found["rows"][0]["values"], found["reference"]["values"]
+
+
+TASKS = {
+    **{"single_object": "geneval_single", "two_object": "geneval_two", "counting": "geneval_counting"},
+    **{"colors": "geneval_colors", "position": "geneval_position", "color_attr": "geneval_color_attr"},
+}

@@ -1,0 +1,141 @@
+"""The ablation runner with programs that only pretend: caching, resuming, failures, orderings."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CI = Path(__file__).resolve().parents[3] / "ci"
+sys.path.insert(0, str(CI))
+
+from ablation_report import judge  # noqa: E402
+from ablation_runs import Ordering, read_declared, resolve  # noqa: E402
+
+TRAIN = """#!{python}
+import json, pathlib, sys
+config = json.loads(pathlib.Path(sys.argv[3]).read_text())
+print(config["seed"], file=open("{place}/trained.txt", "a"))
+if config["method"]["objective"]["estimator"] == "soft":
+    sys.exit("the disk is on fire")
+folder = pathlib.Path(config["output"])
+(folder / "student").mkdir(parents=True, exist_ok=True)
+(folder / "config.json").write_text(json.dumps(config))
+"""
+EVAL = """#!{python}
+import json, pathlib, sys
+system = json.loads(pathlib.Path(sys.argv[3]).read_text())
+value = 50.0
+if system["kind"] == "student":
+    config = json.loads((pathlib.Path(system["folder"]).parent / "config.json").read_text())
+    value = 40.0 + config["seed"] + 30 * (config["method"]["objective"]["draft_source"] == "random")
+values = {{"fd_classifier": value, "fd_efficientnet": 5 * value, "recall": 0.5}}
+print(json.dumps({{"rows": [{{"values": values}}], "reference": {{"values": {{"class_accuracy": 0.9}}}}}}))
+"""
+
+
+@pytest.fixture
+def ablate(tmp_path):
+    """Runs `ci/ablations.py`: (exit code, output)."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, text in (("fpd-train", TRAIN), ("fpd-eval", EVAL)):
+        path = programs / name
+        path.write_text(text.format(python=sys.executable, place=tmp_path))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, str(CI / "ablations.py"), "--out", str(tmp_path / "out"), "--steps", "2", *arguments],
+            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
+            cwd=CI.parent,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_a_table_is_run_once_and_a_failure_ends_no_other(ablate, tmp_path):
+    seeds = ("--seeds", "0", "--seeds", "1", "--seeds", "2")
+    code, out = ablate("--table", "table3", *seeds, "--jobs", "2")
+    assert code == 0, out
+    assert "soft, seed 0: failed: exit code 1: the disk is on fire" in out
+    record = json.loads((tmp_path / "out" / "fashion" / "table3.json").read_text())
+    rows = {(row["row"], row["seed"]): row for row in record["rows"]}
+    assert rows["straight-through", 2]["values"]["fd_classifier"] == 42
+    assert rows["soft", 1]["values"] is None
+    assert "on fire" in rows["soft", 1]["reason"]
+    verdicts = {(one["better"], one["worse"]): one["verdict"] for one in record["orderings"]}
+    assert verdicts["straight-through", "random drafts"] == "holds"
+    assert verdicts["straight-through", "soft"] == "not measured"
+    text = (tmp_path / "out" / "fashion" / "table3.md").read_text()
+    assert "| straight-through | 3 | 41.00 ± 1.00 |" in text
+    assert (tmp_path / "out" / "fashion" / "table3.png").read_bytes().startswith(b"\x89PNG")
+
+    trained = (tmp_path / "trained.txt").read_text().splitlines()
+    code, out = ablate("--table", "table3", *seeds)
+    assert code == 0, out
+    again = (tmp_path / "trained.txt").read_text().splitlines()[len(trained) :]
+    assert len(again) == sum("on fire" in row["reason"] for row in record["rows"])  # only what failed is tried again
+
+
+def test_list_starts_nothing(ablate, tmp_path):
+    code, out = ablate("--table", "recipe", "--seeds", "0", "--list")
+    assert code == 0, out
+    assert "recipe, seed 0: to do" in out
+    assert "runs to do, about" in out
+    assert not (tmp_path / "trained.txt").exists()
+
+
+def test_an_unknown_table_is_named(ablate):
+    code, out = ablate("--table", "table9")
+    assert code == 2
+    assert "unknown table or world 'table9'" in out
+
+
+def test_every_ordering_names_rows_or_teachers():
+    declared = read_declared()
+    for name, table in declared.tables.items():
+        for one in table.orderings:
+            for side in (one.better, one.worse):
+                assert side in table.rows or side.startswith("teacher, "), (name, side)
+
+
+def test_a_run_is_found_by_its_settings_not_by_its_cadences(tmp_path, monkeypatch):
+    monkeypatch.chdir(CI.parent)
+    world = read_declared().worlds["fashion"]
+    run = resolve("recipe", 0, {}, world, 2, tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    stored = run.config.model_dump(mode="json") | {"save_every": 7}
+    (tmp_path / "elsewhere" / "config.json").write_text(json.dumps(stored))
+    assert resolve("recipe", 0, {}, world, 2, tmp_path).folder == tmp_path / "elsewhere"
+    assert resolve("recipe", 0, {}, world, 3, tmp_path).folder != tmp_path / "elsewhere"
+    assert resolve("recipe", 1, {}, world, 2, tmp_path).folder != tmp_path / "elsewhere"
+    assert "unknown key 'optimiser'" in resolve("x", 0, {"optimiser.lr": 1}, world, 2, tmp_path).reason
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [
+        ([1.0, 1.1, 1.2], [2.0, 2.1, 2.2], "holds"),
+        ([2.0, 2.1, 2.2], [1.0, 1.1, 1.2], "does not hold"),
+        ([1.0, 2.0, 3.0], [1.1, 2.2, 3.1], "within noise"),
+        ([1.0], [2.0, 3.0], "one seed: no verdict"),
+        ([], [2.0, 3.0], "not measured"),
+    ],
+)
+def test_an_ordering_holds_only_beyond_the_noise(better, worse, verdict):
+    ordering = Ordering(better="a", worse="b", paper="", source="")
+    rows = {"a": {"fd": better}, "b": {"fd": worse}}
+    assert judge([ordering], rows, {}, "fd", lower=True)[0]["verdict"] == verdict
+
+
+def test_a_teacher_is_one_fixed_number():
+    ordering = Ordering(better="a", worse="teacher", paper="", source="")
+    [one] = judge([ordering], {"a": {"fd": [1.0, 1.1, 1.2]}}, {"teacher": {"fd": 5.0}}, "fd", lower=True)
+    assert one["verdict"] == "holds"
