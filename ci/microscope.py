@@ -314,29 +314,36 @@ def gradients(teacher: ExactTeacher, logits: Tensor, config: ObjectiveConfig, ba
     chain = transition(teacher, 0, hidden_by(teacher, config.remask, config.guidance_scale), config.remask.passes)
     names = ("value", "fixed point", "straight_through", "soft")
     leaves = {name: logits.clone().double().requires_grad_(True) for name in names}
-    options = {"bandwidths": config.bandwidths, "weighting": config.weighting, "own_target": config.own_target}
-    hot, count = nn.functional.one_hot(teacher.states, teacher.mask_id).double(), len(teacher.states)
-    codebook = teacher.codebook.double()
+    laws = {name: products(leaf.softmax(-1)[None], teacher.states)[0] for name, leaf in leaves.items()}
+    hot, codebook = nn.functional.one_hot(teacher.states, teacher.mask_id).double(), teacher.codebook.double()
+    law, pairs = laws["value"].detach(), list(product(range(len(teacher.states)), repeat=batch))
+    totals = {"value": torch.zeros(()).double(), "fixed point": -(stationary(chain) * laws["fixed point"].log()).sum()}
 
-    def loss_of(embeddings: Tensor, targets: tuple[int, ...]) -> Tensor:
-        return drift_loss(embeddings.flatten(1)[:, None], hot[list(targets)].flatten(1)[:, None], **options).loss
+    def loss_and_pull(embeddings: Tensor, targets: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The loss and its gradient to the embeddings [B, L, d]."""
+        leaf = embeddings.detach().requires_grad_(True)
+        loss = drift_loss(
+            leaf.flatten(1)[:, None],
+            hot[list(targets)].flatten(1)[:, None],
+            bandwidths=config.bandwidths,
+            weighting=config.weighting,
+            own_target=config.own_target,
+        ).loss
+        return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
-    log_law = products(leaves["value"].softmax(-1)[None], teacher.states)[0].log()
-    own = products(leaves["fixed point"].softmax(-1)[None], teacher.states)[0].log()
-    totals = {name: torch.zeros(()).double() for name in names}
-    totals["fixed point"] = -(stationary(chain) * own).sum()
-    for draft in product(range(count), repeat=batch):
-        tokens = teacher.states[list(draft)]
-        score = log_law[list(draft)].sum()
-        probability = score.detach().exp()
-        for targets in product(range(count), repeat=batch):
-            weight = probability * chain[list(draft), list(targets)].prod()
-            hard = straight_through(leaves["straight_through"].expand(batch, -1, -1), tokens, codebook)
-            soft = soft_embedding(leaves["soft"].expand(batch, -1, -1), codebook)
-            loss = loss_of(hard, targets)
-            totals["straight_through"] = totals["straight_through"] + weight * loss
-            totals["soft"] = totals["soft"] + weight * loss_of(soft, targets)
-            totals["value"] = totals["value"] + weight * loss.detach() * score
+    totals["straight_through"] = torch.zeros(()).double()
+    for draft in pairs:
+        tokens, probability = teacher.states[list(draft)], law[list(draft)].prod()
+        hard = straight_through(leaves["straight_through"].expand(batch, -1, -1), tokens, codebook)
+        weights = [probability * chain[list(draft), list(targets)].prod() for targets in pairs]
+        found = [loss_and_pull(hard, targets) for targets in pairs]
+        value = sum(weight * loss for weight, (loss, _) in zip(weights, found, strict=True))
+        pull = sum(weight * pull for weight, (_, pull) in zip(weights, found, strict=True))
+        totals["value"] = totals["value"] + value * laws["value"].log()[list(draft)].sum()
+        totals["straight_through"] = totals["straight_through"] + (pull * hard).sum()
+    soft, target_law = soft_embedding(leaves["soft"].expand(batch, -1, -1), codebook), law @ chain
+    pull = sum(target_law[list(targets)].prod() * loss_and_pull(soft, targets)[1] for targets in pairs)
+    totals["soft"] = (pull * soft).sum()
     return {name: torch.autograd.grad(totals[name], leaves[name])[0] for name in names}
 
 
