@@ -13,7 +13,7 @@ from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperat
 from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
-from fpd_core.refine import RemaskConfig, refine
+from fpd_core.refine import Refined, RemaskConfig, refine
 from fpd_core.ste import sample_tokens, soft_embedding, straight_through
 from fpd_core.teachers.teacher import Teacher
 
@@ -73,40 +73,73 @@ def fixed_point_loss(
         condition: B conditions; repeat them beforehand for several drafts each.
         gather: compare with the samples of all ranks. Collective.
     """
+    logits, draft = draw_draft(student, teacher, condition, config, generator)
+    source, target = draw_target(teacher, condition, draft, config, generator)
+    with torch.no_grad():
+        target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
+    features = lift(draft_embeddings(logits, draft, teacher, config), condition)  # X = Φ(D(E[ẑ]))
+    blocks = drift_blocks(features, target_features, config, gather=gather)
+    loss = torch.stack([block.loss for block in blocks]).sum()
+    changed = (target.tokens != source)[target.is_masked].float().mean()
+    return FixedPointLoss(loss, blocks, token_entropy(logits.detach()), changed)
+
+
+def draw_draft(
+    student: Callable[..., Tensor],
+    teacher: Teacher,
+    condition: Condition,
+    config: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The student's logits [B, L, K] from z_init, and ẑ [B, L] drawn from them (eq. 4)."""
     batch, length, codes = len(condition), teacher.seq_len, teacher.codebook_size
     z_init = initial_tokens(batch, length, codes, teacher.mask_id, config.init_mask_ratio, generator, teacher.device)
     logits = teacher.logits(
         z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
     )
-    draft = sample_tokens(logits, generator=generator)  # ẑ, eq. 4
+    return logits, sample_tokens(logits, generator=generator)
 
-    with torch.no_grad():
-        if config.draft_source == "random":
-            source = torch.randint(codes, draft.shape, generator=generator, device=draft.device)
-        else:
-            source = draft
-        ratio = config.remask.draw(batch, draft.device, generator)  # r ~ π
-        guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
-        target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
-            teacher,
-            source,
-            condition,
-            ratio,
-            guidance_scale=guidance,
-            temperature=temperature,
-            passes=config.remask.passes,
-            order=config.remask.order,
-            generator=generator,
-        )
-        target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
 
+@torch.no_grad()
+def draw_target(
+    teacher: Teacher,
+    condition: Condition,
+    draft: Tensor,
+    config: ObjectiveConfig,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Refined]:
+    """What the teacher refines, [B, L], and ẑ_T = T_φ^r of it (eq. 5)."""
+    source = draft
+    if config.draft_source == "random":
+        source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
+    ratio = config.remask.draw(len(condition), draft.device, generator)  # r ~ π
+    guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
+    target = refine(
+        teacher,
+        source,
+        condition,
+        ratio,
+        guidance_scale=guidance,
+        temperature=temperature,
+        passes=config.remask.passes,
+        order=config.remask.order,
+        generator=generator,
+    )
+    return source, target
+
+
+def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
+    """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
     if config.estimator == "straight_through":
-        embeddings = straight_through(logits, draft, teacher.codebook)  # eq. 8
-    else:
-        embeddings = soft_embedding(logits, teacher.codebook)
-    features = lift(embeddings, condition)  # X = Φ(D(E[ẑ]))
+        return straight_through(logits, draft, teacher.codebook)
+    return soft_embedding(logits, teacher.codebook)
 
-    blocks = [  # eqs. 6-7, one problem per block, summed
+
+def drift_blocks(
+    features: list[Tensor], targets: list[Tensor], config: ObjectiveConfig, *, gather: bool = False
+) -> list[DriftLoss]:
+    """Eqs. 6-7, one problem per tapped block."""
+    return [
         drift_loss(
             x,
             y,
@@ -115,14 +148,11 @@ def fixed_point_loss(
             own_target=config.own_target,
             gather=gather,
         )
-        for x, y in zip(features, target_features, strict=True)
+        for x, y in zip(features, targets, strict=True)
     ]
-    loss = torch.stack([block.loss for block in blocks]).sum()
-    changed = (target.tokens != source)[target.is_masked].float().mean()
-    return FixedPointLoss(loss, blocks, _entropy(logits.detach()), changed)
 
 
-def _entropy(logits: Tensor) -> Tensor:
+def token_entropy(logits: Tensor) -> Tensor:
     """Mean entropy in nats of the token distributions."""
     entropy: Tensor = torch.distributions.Categorical(logits=logits.float()).entropy().mean()
     return entropy

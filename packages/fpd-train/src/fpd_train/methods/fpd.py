@@ -9,8 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Size, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
 from fpd_core.teachers import AnyTeacherConfig, load_teacher
@@ -75,22 +77,42 @@ class FpdMethod:
             for parameter in groups[name]:
                 parameter.requires_grad_(False)
         self.networks: Mapping[str, nn.Module] = {"student": student}
+        self._chunks: list[Chunk] = []
 
     def phases(self, step: int) -> Sequence[str]:
         return ["student"]
 
-    def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
-    ) -> tuple[Tensor, Report]:
-        result = fixed_point_loss(
+    def prepare(
+        self,
+        phase: str,
+        batches: Sequence[Batch],
+        forward: Mapping[str, Forward],
+        generators: Sequence[torch.Generator],
+    ) -> None:
+        """Accumulated micro-batches are one drift problem: solved here, pulled back chunk by chunk in `loss`."""
+        self._chunks = first_pass(
             forward[phase],
             self._teacher,
             self._lift,
-            self._teacher.condition(batch.condition).repeat_interleave(self._config.drafts_per_condition),
+            [self._conditions(batch) for batch in batches],
             self._config.objective,
-            generator=generator,
+            generators=generators,
             gather=self._gather,
         )
+
+    def _conditions(self, batch: Batch) -> Condition:
+        return self._teacher.condition(batch.condition).repeat_interleave(self._config.drafts_per_condition)
+
+    def loss(
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+    ) -> tuple[Tensor, Report]:
+        parts, objective = (forward[phase], self._teacher, self._lift), self._config.objective
+        if self._chunks:
+            result = second_pass(*parts, self._chunks.pop(0), objective, generator=generator)
+        else:
+            result = fixed_point_loss(
+                *parts, self._conditions(batch), objective, generator=generator, gather=self._gather
+            )
         return result.loss, self._report(result)
 
     def _report(self, result: FixedPointLoss) -> Report:
