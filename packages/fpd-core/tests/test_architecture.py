@@ -20,6 +20,7 @@ LAYERS = [
         "masking",
         "ste",
         "drift",
+        "guidance",
         "conditioning",
         "checkpoints",
         "idx",
@@ -28,8 +29,9 @@ LAYERS = [
         "containers",
     },
     {"scenes"},
-    {"networks", "backbones", "teachers", "refine", "lift", "sampling"},
+    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
+    {"kernel_batch"},
     {"generate_cli"},
 ]
 

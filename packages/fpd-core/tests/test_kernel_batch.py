@@ -26,7 +26,7 @@ def one_pass(student, teacher, lift, config):
     for labels, generator in zip(LABELS, generators(), strict=True):
         condition = teacher.condition(labels)
         logits, draft = draw_draft(student, teacher, condition, config, generator)
-        _, target = draw_target(teacher, condition, draft, config, generator)
+        target = draw_target(teacher, condition, draft, config, generator=generator)
         targets.append(lift(teacher.codebook[target.tokens], condition)[0].detach())
         features.append(lift(draft_embeddings(logits, draft, teacher, config), condition)[0])
     loss = drift_blocks([torch.cat(features)], [torch.cat(targets)], config)[0].loss

@@ -117,6 +117,36 @@ def test_z_init_is_mostly_masked_and_guidance_reaches_only_the_teacher(teacher, 
     assert labels.tolist() == [0, 1, 2, 0]
 
 
+def test_the_share_follows_the_progress_of_the_run(teacher, lift):
+    """The law moves to exactly one half at the end; the mean share of the batch is reported."""
+    law = RemaskConfig(clamp=(0.1, 0.1), end={"clamp": (0.5, 0.5)})
+    for progress in (0.0, 0.25, 1.0):
+        result = fixed_point_loss(
+            teacher.network, teacher, lift, teacher.condition([0, 1]), ObjectiveConfig(remask=law), progress=progress
+        )
+        assert result.mask_ratio.item() == pytest.approx(0.1 + 0.4 * progress, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "expected"),
+    [(None, 2.0), (3, 3.0), ("sampler", 1.5), ({"at_zero": 1.5, "at_one": 3.5}, 2.0)],
+)
+def test_guidance_is_a_number_the_samplers_or_a_function_of_the_share(teacher, lift, guidance, expected):
+    """The fashion family refines at 2 and samples at 1.5; a quarter of the tokens is hidden."""
+    seen = []
+    guided = teacher.guided_logits
+    teacher.guided_logits = lambda tokens, condition, g: seen.append(g) or guided(tokens, condition, g)
+    result = evaluate(teacher, lift, teacher.network, guidance_scale=guidance, remask=RemaskConfig(clamp=(0.25, 0.25)))
+    torch.testing.assert_close(torch.as_tensor(seen[0]).float().expand(4), torch.full((4,), expected))
+    assert result.guidance.item() == pytest.approx(expected)
+
+
+def test_the_samplers_guidance_is_its_ramp_where_the_share_is_open(teacher):
+    teacher.sampler = teacher.sampler.model_copy(update={"guidance_scale": 4.0, "guidance_start": 1.0})
+    guidance, _ = teacher.refinement(torch.tensor([0.0, 0.5, 1.0]), "sampler", None)
+    torch.testing.assert_close(guidance, torch.tensor([4.0, 1 + 3 * 0.5**0.5, 1.0]))  # cos(πr/2) of the way
+
+
 def test_embedding_noise_changes_the_student_alone(teacher, lift):
     quiet, noisy = (evaluate(teacher, lift, teacher.network, embedding_noise=s).entropy for s in (0.0, 0.9))
     assert quiet != noisy

@@ -60,6 +60,54 @@ def test_a_reversed_clamp_is_refused():
         RemaskConfig(clamp=(0.9, 0.1))
 
 
+FIVE = torch.tensor([0.05, 0.3, 0.5, 0.7, 0.95])
+
+
+def test_the_share_moves_from_start_to_end_quantile_by_quantile():
+    """arccos falls with u, the linear law rises: halfway, the smallest share is the mean of both smallest ones."""
+    law = RemaskConfig(clamp=(0.1, 0.9), end={"schedule": "linear", "clamp": (0.1, 0.4)})
+    start = (2 / math.pi * FIVE.arccos()).clamp(0.1, 0.9)
+    end = (1 - FIVE).clamp(0.1, 0.4)
+    for progress in (0.0, 0.25, 0.5, 1.0):
+        torch.testing.assert_close(law.at_progress(FIVE, progress), (1 - progress) * start + progress * end)
+
+
+def test_the_share_holds_before_it_moves():
+    law = RemaskConfig(schedule="linear", hold=0.6, end={"schedule": "linear", "clamp": (0.05, 0.2)})
+    start, end = FIVE.clamp(0.05, 0.95), FIVE.clamp(0.05, 0.2)
+    for progress, moved in ((0.0, 0.0), (0.6, 0.0), (0.8, 0.5), (1.0, 1.0)):
+        torch.testing.assert_close(law.at_progress(FIVE, progress), start + moved * (end - start))
+
+
+def test_a_law_without_an_end_ignores_progress():
+    draws = [RemaskConfig().draw(9, torch.device("cpu"), torch.Generator().manual_seed(1), p) for p in (0.0, 0.9)]
+    assert torch.equal(*draws)
+
+
+def test_the_moving_law_draws_the_uniforms_of_the_fixed_one():
+    moving = RemaskConfig(end={"clamp": (0.05, 0.2)})
+    pair = [law.draw(9, torch.device("cpu"), torch.Generator().manual_seed(1)) for law in (RemaskConfig(), moving)]
+    assert torch.equal(*pair)
+
+
+@pytest.mark.parametrize("clamp", [(0.0, 0.0), (0.1, 1.5), (-0.1, 0.5), (0.5, 0.2)])
+def test_an_end_outside_its_range_is_refused(clamp):
+    with pytest.raises(ValueError, match="clamp"):
+        RemaskConfig(end={"clamp": clamp})
+
+
+def test_a_hold_before_no_end_is_refused():
+    with pytest.raises(ValueError, match=r"hold 0\.5 delays the way to an end, and end is null"):
+        RemaskConfig(hold=0.5)
+
+
+def test_passes_above_the_hidden_tokens_are_refused():
+    RemaskConfig(clamp=(0.1, 0.5), passes=32).check_passes(64)
+    RemaskConfig(clamp=(0.1, 0.2), end={"clamp": (0.1, 0.5)}, passes=32).check_passes(64)
+    with pytest.raises(ValueError, match=r"passes 33 is above the 32 of 64 tokens that π hides at most"):
+        RemaskConfig(clamp=(0.1, 0.5), passes=33).check_passes(64)
+
+
 class ExactTeacher:
     """Exact conditionals of a known joint law over binary tokens, behind what `refine` asks of a teacher."""
 
@@ -157,6 +205,8 @@ def test_several_passes_touch_only_what_was_hidden(teacher, rng, order):
     assert refined.tokens.max() < 12
 
 
-def test_no_pass_is_refused(teacher):
-    with pytest.raises(ValueError, match="passes must be at least 1, got 0"):
-        refine(teacher, torch.zeros(1, 64, dtype=torch.long), teacher.condition([0]), 0.5, guidance_scale=1, passes=0)
+@pytest.mark.parametrize("passes", [0, 65])
+def test_no_pass_and_more_than_the_tokens_are_refused(teacher, passes):
+    draft = torch.zeros(1, 64, dtype=torch.long)
+    with pytest.raises(ValueError, match=f"passes must be at least 1 and at most the 64 tokens, got {passes}"):
+        refine(teacher, draft, teacher.condition([0]), 0.5, guidance_scale=1, passes=passes)

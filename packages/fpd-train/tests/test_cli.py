@@ -48,6 +48,14 @@ def test_bench_times_every_component(config, tmp_path):
     ]
 
 
+def test_bench_asks_a_text_teacher_in_words_it_knows():
+    repository = Path(__file__).parents[3]
+    arguments = ("--set", "micro_batch=8", "--repeats", "1", "--json")
+    result = call("bench", "--config", "configs/scenes.json", *arguments, cwd=repository)
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 10
+
+
 def test_bench_refuses_what_is_no_distillation(config, tmp_path):
     path = tmp_path / "run.json"
     shards = {"name": "image_shards", "folder": "none", "num_classes": 3, "image_size": 8}

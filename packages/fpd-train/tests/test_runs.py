@@ -74,9 +74,11 @@ def test_ctrl_c_keeps_the_last_step_and_says_how_to_resume(launch, config, ranks
 
 
 def test_the_launcher_runs_two_ranks_that_agree_and_resume(launch, config):
+    config["method"]["sampling_temperature"] = 0.5
     code, output = launch(ranks=2, steps=3)
     assert code == 0, output
     generator = load_generator(Path(config["output"]) / "student")
+    assert generator.generation.temperature == 0.5
     assert generator.generate([0, 1, 2]).shape == (3, 3, 32, 32)
     assert metrics(config["output"])[-1]["images_seen"] == 3 * 8 * 2
     assert Path(config["output"], "samples", "step_000003.png").exists()

@@ -100,11 +100,11 @@ def test_a_started_tokenizer_keeps_its_codes(tmp_path):
     first = PatchTokenizer(PatchTokenizerConfig.model_validate(TOKENIZER))
     save_folder(tmp_path / "first", {"tokenizer": first.config.model_dump()}, first.state_dict(), "tiny")
     training = PatchTokenizerTraining(tokenizer=first.config, start=tmp_path / "first")
-    method = PatchTokenizerMethod(training, Parts(torch.device("cpu"), 1, 0))
+    method = PatchTokenizerMethod(training, Parts(torch.device("cpu"), 1, 0, 1))
     network = method.networks["tokenizer"]
     optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
     batch = next(SceneCloseups(sprites=SPRITES).open(batch_size=4, seed=0, rank=0, world=1, start=0))
-    loss, _ = method.loss("tokenizer", batch, method.networks, torch.Generator())
+    loss, _ = method.loss("tokenizer", batch, method.networks, torch.Generator(), 0)
     loss.backward()
     optimizer.step()
     method.export(tmp_path / "second", method.networks, "tiny")

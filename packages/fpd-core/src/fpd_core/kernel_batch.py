@@ -28,7 +28,7 @@ from fpd_core.teachers.teacher import Teacher
 @dataclass(frozen=True)
 class Chunk:
     """One chunk's share of the whole problem: its drafts [B, L], the state of its generator before they were drawn,
-    the gradient [B, F, D] of each block times the number of chunks, and the blocks and `changed` of the whole."""
+    the gradient [B, F, D] of each block times the number of chunks; of the whole, the blocks and what is reported."""
 
     condition: Condition
     draft: Tensor
@@ -36,6 +36,8 @@ class Chunk:
     gradients: list[Tensor]
     blocks: list[DriftLoss]
     changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
 
 
 @torch.no_grad()
@@ -46,6 +48,7 @@ def first_pass(
     conditions: Sequence[Condition],
     config: ObjectiveConfig,
     *,
+    progress: float = 0.0,
     generators: Sequence[torch.Generator],
     gather: bool = False,
 ) -> list[Chunk]:
@@ -53,26 +56,30 @@ def first_pass(
 
     Args:
         conditions, generators: one per chunk; every chunk draws what it would draw alone.
+        progress: share of the run that is done, in [0, 1].
         gather: compare with the samples of all ranks. Collective.
     """
-    states, drafts, features, targets, changed = [], [], [], [], []
+    states, drafts, features, goals, target_features = [], [], [], [], []
     for condition, generator in zip(conditions, generators, strict=True):
         states.append(generator.get_state())
         logits, draft = draw_draft(student, teacher, condition, config, generator)
-        source, target = draw_target(teacher, condition, draft, config, generator)
-        targets.append(lift(teacher.codebook[target.tokens], condition))
+        target = draw_target(teacher, condition, draft, config, progress, generator)
+        target_features.append(lift(teacher.codebook[target.tokens], condition))
         features.append(lift(draft_embeddings(logits, draft, teacher, config), condition))
         drafts.append(draft)
-        changed.append((target.tokens != source)[target.is_masked].float())
+        goals.append(target)
     all_features, all_targets = (
-        [torch.cat(block) for block in zip(*chunks, strict=True)] for chunks in (features, targets)
+        [torch.cat(block) for block in zip(*chunks, strict=True)] for chunks in (features, target_features)
     )
     blocks = drift_blocks(all_features, all_targets, config, gather=gather)
     sizes = [len(draft) for draft in drafts]
     # The mean over chunks of the losses is the loss of the whole.
     shares = zip(*[(len(drafts) * block.gradient).split(sizes) for block in blocks], strict=True)
+    changed = torch.cat([target.changed for target in goals]).mean()
+    ratio = torch.cat([target.mask_ratio for target in goals]).mean()
+    guidance = torch.stack([target.guidance.mean() for target in goals]).mean()
     return [
-        Chunk(condition, draft, state, list(share), blocks, torch.cat(changed).mean())
+        Chunk(condition, draft, state, list(share), blocks, changed, ratio, guidance)
         for condition, draft, state, share in zip(conditions, drafts, states, shares, strict=True)
     ]
 
@@ -90,7 +97,8 @@ def second_pass(
     generator.set_state(chunk.random_state)
     logits, _ = draw_draft(student, teacher, chunk.condition, config, generator)
     # The first pass's drafts: without a graph a network may round otherwise, and a token could flip.
-    features = lift(draft_embeddings(logits, chunk.draft, teacher, config), chunk.condition)
-    parts = zip(features, chunk.gradients, chunk.blocks, strict=True)
+    images = lift.decode(draft_embeddings(logits, chunk.draft, teacher, config), chunk.condition)
+    parts = zip(lift.features(images), chunk.gradients, chunk.blocks, strict=True)
     loss = torch.stack([block.loss.detach() + pulled_back(x, gradient) for x, gradient, block in parts]).sum()
-    return FixedPointLoss(loss, chunk.blocks, token_entropy(logits.detach()), chunk.changed)
+    entropy = token_entropy(logits.detach())
+    return FixedPointLoss(loss, images, chunk.blocks, entropy, chunk.changed, chunk.mask_ratio, chunk.guidance)

@@ -39,7 +39,14 @@ class Lift(nn.Module):
 
     def forward(self, embeddings: Tensor, condition: Condition) -> list[Tensor]:
         """[B, L, d] -> one [B, F, D] per tapped block, cells row-major."""
-        images = self._decode(embeddings, condition)
+        return self.features(self.decode(embeddings, condition))
+
+    def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
+        """[B, L, d] -> images [B, 3, H, W], about [0, 1]."""
+        return self._decode(embeddings, condition)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Decoded images -> one [B, F, D] per tapped block."""
         if self.backbone is None:
             return [pixel_cells(images, self._side)]
         return [pooled_cells(block, self._side) for block in self.backbone(images)]

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 
-def _masked_count(length: int, mask_ratio: Tensor) -> Tensor:
+def masked_count(length: int, mask_ratio: Tensor) -> Tensor:
+    """Tokens hidden at shares `mask_ratio`, any shape, of a sequence of `length`: round(rL), at least one."""
     # Halves round up, as round(rL) reads in the public code for the ratios in use; at least one token is masked.
     return (mask_ratio.double() * length + 0.5).floor().clamp(1, length).long()
 
@@ -41,7 +42,7 @@ def initial_tokens(
     if mask_id < codebook_size:
         raise ValueError(f"mask_id {mask_id} is one of the {codebook_size} codes")
     codes = torch.randint(codebook_size, (batch, length), generator=generator, device=device)
-    counts = _masked_count(length, torch.full((batch,), mask_ratio, dtype=torch.float64, device=codes.device))
+    counts = masked_count(length, torch.full((batch,), mask_ratio, dtype=torch.float64, device=codes.device))
     return codes.masked_fill(_random_subset(batch, length, counts, generator), mask_id)
 
 
@@ -68,5 +69,5 @@ def remask(
         raise ValueError(f"mask_ratio has shape {tuple(ratio.shape)}, the batch holds {batch} sequences")
     if not bool(((ratio >= 0) & (ratio <= 1)).all()):
         raise ValueError(f"mask_ratio must be in [0, 1], got {ratio.tolist()}")
-    is_masked = _random_subset(batch, length, _masked_count(length, ratio.expand(batch)), generator)
+    is_masked = _random_subset(batch, length, masked_count(length, ratio.expand(batch)), generator)
     return tokens.masked_fill(is_masked, mask_id), is_masked

@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Guidance, MaskShare, Number, Share, Temperature
+from fpd_core.config import Config, MaskShare, Number, Share, Temperature
 from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
+from fpd_core.guidance import RefinementGuidance
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
-from fpd_core.refine import Refined, RemaskConfig, refine
+from fpd_core.refine import RemaskConfig, refine
 from fpd_core.ste import sample_tokens, soft_embedding, straight_through
 from fpd_core.teachers.teacher import Teacher
 
@@ -24,8 +25,10 @@ class ObjectiveConfig(Config):
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
     embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = RemaskConfig()
-    guidance_scale: Guidance | None = Field(
-        None, description="g of the refining teacher, u + g (c - u); 1 is no guidance, null the family's rule."
+    guidance_scale: RefinementGuidance | None = Field(
+        None,
+        description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "
+        "teacher samples with), numbers at both ends of r, or null (the family's rule).",
     )
     temperature: Temperature | None = Field(
         None, description="Divides the refining teacher's logits; null is the family's rule."
@@ -47,13 +50,17 @@ class ObjectiveConfig(Config):
 
 @dataclass(frozen=True)
 class FixedPointLoss:
-    """`loss`: scalar with grad. Detached: one DriftLoss per tapped block, the student's mean token entropy in nats, and
-    the share of re-masked tokens that the teacher changed."""
+    """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one DriftLoss per
+    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed, and
+    the means of r and g."""
 
     loss: Tensor
+    images: Tensor
     blocks: list[DriftLoss]
     entropy: Tensor
     changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
 
 
 def fixed_point_loss(
@@ -63,6 +70,7 @@ def fixed_point_loss(
     condition: Condition,
     config: ObjectiveConfig,
     *,
+    progress: float = 0.0,
     generator: torch.Generator | None = None,
     gather: bool = False,
 ) -> FixedPointLoss:
@@ -71,17 +79,19 @@ def fixed_point_loss(
     Args:
         student: network of the teacher's family, or the engine that trains it.
         condition: B conditions; repeat them beforehand for several drafts each.
+        progress: share of the run that is done, in [0, 1]: π may move with it.
         gather: compare with the samples of all ranks. Collective.
     """
     logits, draft = draw_draft(student, teacher, condition, config, generator)
-    source, target = draw_target(teacher, condition, draft, config, generator)
+    target = draw_target(teacher, condition, draft, config, progress, generator)
     with torch.no_grad():
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
-    features = lift(draft_embeddings(logits, draft, teacher, config), condition)  # X = Φ(D(E[ẑ]))
+    images = lift.decode(draft_embeddings(logits, draft, teacher, config), condition)
+    features = lift.features(images)  # X = Φ(D(E[ẑ]))
     blocks = drift_blocks(features, target_features, config, gather=gather)
     loss = torch.stack([block.loss for block in blocks]).sum()
-    changed = (target.tokens != source)[target.is_masked].float().mean()
-    return FixedPointLoss(loss, blocks, token_entropy(logits.detach()), changed)
+    entropy, changed = token_entropy(logits.detach()), target.changed.mean()
+    return FixedPointLoss(loss, images, blocks, entropy, changed, target.mask_ratio.mean(), target.guidance.mean())
 
 
 def draw_draft(
@@ -100,21 +110,32 @@ def draw_draft(
     return logits, sample_tokens(logits, generator=generator)
 
 
+@dataclass(frozen=True)
+class Target:
+    """ẑ_T [B, L]; for every re-masked token 1 where the teacher changed it, else 0; r [B]; g, one or [B]."""
+
+    tokens: Tensor
+    changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
+
+
 @torch.no_grad()
 def draw_target(
     teacher: Teacher,
     condition: Condition,
     draft: Tensor,
     config: ObjectiveConfig,
+    progress: float = 0.0,
     generator: torch.Generator | None = None,
-) -> tuple[Tensor, Refined]:
-    """What the teacher refines, [B, L], and ẑ_T = T_φ^r of it (eq. 5)."""
+) -> Target:
+    """ẑ_T = T_φ^r(ẑ) (eq. 5)."""
     source = draft
     if config.draft_source == "random":
         source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
-    ratio = config.remask.draw(len(condition), draft.device, generator)  # r ~ π
+    ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
     guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
-    target = refine(
+    refined = refine(
         teacher,
         source,
         condition,
@@ -125,7 +146,8 @@ def draw_target(
         order=config.remask.order,
         generator=generator,
     )
-    return source, target
+    changed = (refined.tokens != source)[refined.is_masked].float()
+    return Target(refined.tokens, changed, ratio, torch.as_tensor(guidance, dtype=torch.float32))
 
 
 def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:

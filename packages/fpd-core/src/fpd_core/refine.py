@@ -4,16 +4,16 @@ A student whose drafts this leaves unchanged in distribution is at the fixed poi
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, MaskShare, Number, Size
-from fpd_core.masking import remask
-from fpd_core.schedules import Schedule, mask_ratio
+from fpd_core.config import Config, MaskShare, Number, Share, Size
+from fpd_core.masking import masked_count, remask
+from fpd_core.schedules import Schedule, is_decreasing, mask_ratio
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers.teacher import Teacher
 
@@ -21,11 +21,31 @@ Order = Literal["random", "confidence"]
 _Share = Annotated[Number, Field(ge=0, le=1)]
 
 
-class RemaskConfig(Config):
-    """π, the law of the share r that the teacher refills."""
+class MaskLaw(Config):
+    """A law of the share r that the teacher refills."""
 
     schedule: Schedule = Field("arccos", description="γ(u) of a uniform u; `linear` is the uniform law.")
     clamp: tuple[_Share, MaskShare] = Field((0.05, 0.95), description="r is clamped to this range.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        low, high = self.clamp
+        if low > high:
+            raise ValueError(f"clamp must be two ordered numbers, got {self.clamp}")
+        return self
+
+    def at(self, u: Tensor) -> Tensor:
+        """Shares for uniform u, any shape."""
+        return mask_ratio(u, self.schedule).clamp(*self.clamp)
+
+
+class RemaskConfig(MaskLaw):
+    """π, which may move through a run, and the passes of a refinement."""
+
+    end: MaskLaw | None = Field(
+        None, description="π at the end of the run, reached linearly, quantile by quantile; null: π stays."
+    )
+    hold: Share = Field(0.0, description="Share of the run before π begins to move towards `end`.")
     passes: Size = Field(
         1,
         description="Teacher forwards that refill what is hidden. One draws the tokens independently, as in the paper.",
@@ -33,15 +53,36 @@ class RemaskConfig(Config):
     order: Order = Field("random", description="Of several passes: which tokens are kept first.")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "RemaskConfig":
-        low, high = self.clamp
-        if low > high:
-            raise ValueError(f"clamp must be two ordered numbers, got {self.clamp}")
+    def _moves(self) -> Self:
+        if self.hold and self.end is None:
+            raise ValueError(f"hold {self.hold:g} delays the way to an end, and end is null: give one, or hold 0")
         return self
 
-    def draw(self, batch: int, device: torch.device, generator: torch.Generator | None = None) -> Tensor:
-        """[batch] ratios."""
-        return mask_ratio(torch.rand(batch, generator=generator, device=device), self.schedule).clamp(*self.clamp)
+    def draw(
+        self, batch: int, device: torch.device, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> Tensor:
+        """[batch] ratios where `progress` in [0, 1] of the run is done."""
+        return self.at_progress(torch.rand(batch, generator=generator, device=device), progress)
+
+    def at_progress(self, u: Tensor, progress: float) -> Tensor:
+        """Shares for uniform u, any shape, where `progress` in [0, 1] of the run is done."""
+        start = self.at(u)
+        if self.end is None:
+            return start
+        # Equal quantiles: a u that gives the start's large shares must not give the end's small ones.
+        end = self.end.at(u if is_decreasing(self.schedule) == is_decreasing(self.end.schedule) else 1 - u)
+        moved = max(0.0, progress - self.hold) / (1 - self.hold)
+        return start + (end - start) * moved
+
+    def check_passes(self, length: int) -> None:
+        """Raises ValueError: more passes than π ever hides of `length` tokens."""
+        highest = max(law.clamp[1] for law in (self, self.end) if law is not None)
+        hidden = int(masked_count(length, torch.tensor(highest)))
+        if self.passes > hidden:
+            raise ValueError(
+                f"remask.passes {self.passes} is above the {hidden} of {length} tokens that π hides at most; "
+                f"a pass needs a token to keep, so give {hidden} or fewer"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,10 +124,10 @@ def refine(
         Tokens equal to the draft wherever it stayed visible. Nothing is masked again: the target must decode.
 
     Raises:
-        ValueError: `passes` is not positive.
+        ValueError: `passes` is not positive, or above the tokens of a sequence.
     """
-    if passes < 1:
-        raise ValueError(f"passes must be at least 1, got {passes}")
+    if not 1 <= passes <= draft.shape[1]:
+        raise ValueError(f"passes must be at least 1 and at most the {draft.shape[1]} tokens, got {passes}")
     tokens, is_masked = remask(draft, ratio, teacher.mask_id, generator)
     divisor = temperature.view(-1, 1, 1) if isinstance(temperature, Tensor) else temperature
     for left in range(passes, 0, -1):

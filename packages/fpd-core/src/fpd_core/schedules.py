@@ -35,6 +35,11 @@ def mask_ratio(u: Tensor, schedule: Schedule) -> Tensor:
     return _RATIO[schedule](u)
 
 
+def is_decreasing(schedule: Schedule) -> bool:
+    """Whether `mask_ratio` falls from 1 to 0 while u runs from 0 to 1, instead of rising."""
+    return schedule in ("arccos", "cosine")
+
+
 def progress_at(ratio: Tensor, schedule: Schedule) -> Tensor:
     """How far a sampler is when a share `ratio` in [0, 1] is masked: 0 where all is masked, 1 where nothing is."""
     inverse: dict[Schedule, Callable[[Tensor], Tensor]] = {
@@ -48,7 +53,7 @@ def progress_at(ratio: Tensor, schedule: Schedule) -> Tensor:
 
 def _masked_share(progress: float, schedule: Schedule) -> float:
     """Share still masked when a sampler has done `progress` of its steps: 1 at 0, 0 at 1."""
-    u = progress if schedule in ("arccos", "cosine") else 1 - progress
+    u = progress if is_decreasing(schedule) else 1 - progress
     return float(mask_ratio(torch.tensor(u, dtype=torch.float64), schedule))
 
 

@@ -152,6 +152,18 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             note="DINOv3 ViT-B/16; facebook/dinov3-vitb16-pretrain-lvd1689m (gated) fits as well",
         ),
     ),
+    "deit": (
+        WeightFile(
+            family="deit",
+            role="discriminator",
+            repo_id="timm/deit_base_distilled_patch16_224.fb_in1k",
+            filename="model.safetensors",
+            local=FOLDER / "deit/deit_base_distilled_patch16_224.safetensors",
+            num_parameters=87_338_192,
+            licence="Apache-2.0",
+            note="DeiT-base distilled, one of the two frozen networks of the discriminator (method.gan)",
+        ),
+    ),
 }
 
 

@@ -25,7 +25,6 @@ from fpd_core.objective import fixed_point_loss
 from fpd_core.refine import refine
 from fpd_core.ste import sample_tokens, straight_through
 from fpd_core.teachers import load_teacher
-from fpd_core.teachers.teacher import EXAMPLE_PROMPTS
 from fpd_core.weights import require
 from fpd_train.config import TrainConfig
 from fpd_train.methods.fpd import FpdConfig
@@ -73,7 +72,8 @@ def _components(
     batch, objective = config.micro_batch, method.objective
     classes = teacher.num_classes
     numbers = torch.arange(batch)
-    wanted = [EXAMPLE_PROMPTS[i % len(EXAMPLE_PROMPTS)] for i in numbers] if classes is None else numbers % classes
+    prompts = teacher.example_prompts
+    wanted = [prompts[i % len(prompts)] for i in numbers] if classes is None else numbers % classes
     condition = teacher.condition(wanted)
     z_init = initial_tokens(
         batch, teacher.seq_len, teacher.codebook_size, teacher.mask_id, objective.init_mask_ratio, None, device

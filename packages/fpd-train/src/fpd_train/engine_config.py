@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from fpd_core.config import Config, Number, Share, Size, Steps, Whole
 
+Precision = Literal["float32", "bfloat16"]
+
 
 class OptimizerConfig(Config):
     """AdamW and its learning-rate schedule."""
@@ -24,7 +26,7 @@ class EngineConfig(Config):
     """How DeepSpeed runs a network."""
 
     zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss compares all of them, in the memory of one."
     )

@@ -9,6 +9,7 @@ from enum import IntEnum
 import torch
 from safetensors import SafetensorError
 from torch import distributed as dist
+from torch import nn
 
 from fpd_core import atomic
 from fpd_train.batch import Batch
@@ -20,7 +21,7 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import BatchCoupled, Method, Parts, Report
+from fpd_train.methods.interface import BatchCoupled, Method, NetworkSettings, Parts, Report
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -55,6 +56,11 @@ class Run:
     @property
     def averaged(self) -> dict[str, torch.nn.Module]:
         return {name: ema.module for name, ema in self.emas.items()}
+
+    def stats(self, name: str) -> Report:
+        """Numbers of a network's engine; all but the first network's bear its name."""
+        mark = "" if name == next(iter(self.engines)) else f"/{name}"
+        return {f"{key}{mark}": value for key, value in self.engines[name].stats().items()}
 
     def save(self, step: int, log: RunLog) -> None:
         """Checkpoint step `step`. Never one with broken weights, or amid skipped steps, to push out the good ones.
@@ -145,17 +151,19 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
         watchdog.at(f"the data of step {done}")
         batch = [next(batches) for _ in range(config.engine.accumulation)]
         numbers: Report = {}
-        for phase in method.phases(step):
+        phases = method.phases(step)
+        for phase in phases:
             engine = run.engines[phase]
+            forward = {name: run.engines[name].module for name in phases} | {phase: engine}
             generators = [
                 seeded(phase, config.seed, run.rank, step, micro, device=run.device) for micro in range(len(batch))
             ]
             if len(batch) > 1 and isinstance(method, BatchCoupled):
                 watchdog.at(f"the features of all micro-batches of {phase!r} (all-gather), step {done}")
-                method.prepare(phase, batch, {phase: engine}, generators)
+                method.prepare(phase, batch, forward, generators, step)
             for part, generator in zip(batch, generators, strict=True):
                 watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
-                loss, report = method.loss(phase, part, {phase: engine}, generator)
+                loss, report = method.loss(phase, part, forward, generator, step)
                 if not engine.outputs_are_finite:
                     report = dict.fromkeys(report, math.nan)
                 watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
@@ -164,7 +172,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
             if applied:
                 run.emas[phase].update(run.updates[phase], engine.masters(), engine.buffers())
                 run.updates[phase] += 1
-            numbers |= report | engine.stats()
+            numbers |= report | run.stats(phase)
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
         log.step(done, done * images_per_step, numbers, write=done % config.log_every == 0 or done == config.steps)
         watchdog.at(f"the vote on stopping (all-reduce), step {done}")
@@ -191,15 +199,20 @@ def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
 def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
-    method = build_method(config.method, Parts(device, world, config.seed, config.engine.precision == "bfloat16"))
+    bfloat16 = config.engine.precision == "bfloat16"
+    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
-    engines = {
-        name: Engine(network, config.engine, config.optimizer, micro_batch=config.micro_batch, steps=config.steps)
-        for name, network in method.networks.items()
-    }
+    engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}
     updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
     return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
+
+
+def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings | None) -> Engine:
+    own = own or NetworkSettings()
+    section = config.engine.model_copy(update={"precision": own.precision or config.engine.precision})
+    optimizer = own.optimizer or config.optimizer
+    return Engine(network, section, optimizer, micro_batch=config.micro_batch, steps=config.steps)
 
 
 def _log(run: Run, start: int) -> RunLog:

@@ -32,7 +32,7 @@ def _weights() -> None:
 
 @weights_app.command("pull")
 def pull_command(
-    family: Annotated[str, typer.Argument(help="maskgit, maskgen, meissonic or dinov3.")],
+    family: Annotated[str, typer.Argument(help="maskgit, maskgen, meissonic, dinov3 or deit.")],
 ) -> None:
     """Download the files of a family from huggingface.co to where the configs expect them.
 

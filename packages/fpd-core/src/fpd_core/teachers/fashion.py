@@ -76,3 +76,7 @@ class FashionTeacher(ClassConditionalTeacher):
 
     def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
         return self.tokenizer.decode(embeddings)
+
+    def tokenize(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> tokens [B, L]."""
+        return self.tokenizer.encode(images)

@@ -158,3 +158,7 @@ class MaskGenTeacher(TextConditionalTeacher):
     def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
         assert isinstance(condition, TextCondition)
         return self.tokenizer.decode(embeddings, condition.decoder)
+
+    def tokenize(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> tokens [B, L]."""
+        return self.tokenizer.encode(images)

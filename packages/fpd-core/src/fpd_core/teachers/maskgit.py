@@ -94,3 +94,7 @@ class MaskGitTeacher(ClassConditionalTeacher):
 
     def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
         return self.tokenizer.decode(embeddings) / 2 + 0.5
+
+    def tokenize(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1] -> tokens [B, L]."""
+        return self.tokenizer.encode(images * 2 - 1)

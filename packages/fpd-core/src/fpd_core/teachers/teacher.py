@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Guidance, Number, Temperature
+from fpd_core.guidance import GuidanceRamp, RefinementGuidance
 from fpd_core.schedules import RevealRule, Schedule, progress_at
 from fpd_core.weights import RequiredFile
 
@@ -188,15 +189,21 @@ class Teacher(nn.Module, ABC):
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def refinement(
-        self, ratio: Tensor, guidance_scale: float | None, temperature: float | None
+        self, ratio: Tensor, guidance_scale: RefinementGuidance | None, temperature: float | None
     ) -> tuple[float | Tensor, float | Tensor]:
         """Guidance g and softmax temperature of the one-step refinement at re-masked shares `ratio` [B] (eq. 5).
 
         Args:
-            guidance_scale, temperature: given values stand; None is the family's own rule.
+            guidance_scale, temperature: given values stand; None is the family's own rule. Guidance "sampler" is what
+                the teacher samples with where it would have the share `ratio` open.
         """
         progress = progress_at(ratio, self.sampler.schedule)
-        g = self.refine_guidance if guidance_scale is None else guidance_scale
+        if isinstance(guidance_scale, GuidanceRamp):
+            g: float | Tensor | None = guidance_scale.at(ratio)
+        elif guidance_scale == "sampler":
+            g = None
+        else:
+            g = self.refine_guidance if guidance_scale is None else guidance_scale
         if temperature is None:
             ramped = self.sampler.softmax_temperature_start is not None
             temperature = None if ramped else 1.0

@@ -1,6 +1,6 @@
 """Shards of captions: what distils a text-conditional teacher. Images beside the captions are not read."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fpd_core.conditioning import PromptCondition
 from fpd_train.batch import Batch
@@ -12,6 +12,7 @@ class CaptionShards(Shards):
     """Each sample has a `.txt` caption."""
 
     name: Literal["caption_shards"] = "caption_shards"
+    has_images: ClassVar[bool] = False
 
     def batch(self, samples: list[dict[str, Any]]) -> Batch:
         return Batch(PromptCondition(tuple(self._caption(sample) for sample in samples)))

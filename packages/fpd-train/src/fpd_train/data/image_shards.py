@@ -1,6 +1,6 @@
 """Shards of labelled images: what tokenizers, teachers and classifiers learn from."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ class ImageShards(Shards):
     """Each sample has an image and a `.cls` label."""
 
     name: Literal["image_shards"] = "image_shards"
+    has_images: ClassVar[bool] = True
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
     image_size: Size = Field(description="Side of the square images; others are refused.")
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -74,6 +74,7 @@ class SceneCloseups(Config):
     """Pictures of 32x32 pixels around one object, every look equally often: what the tokenizer learns from."""
 
     name: Literal["scene_closeups"] = "scene_closeups"
+    has_images: ClassVar[bool] = True
     sprites: Path = Field(SPRITES, description="Folder of the sprite sheet.")
 
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:

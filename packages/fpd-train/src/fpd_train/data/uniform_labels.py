@@ -1,7 +1,7 @@
 """Class labels drawn uniformly: all that distillation itself needs."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,6 +16,7 @@ class UniformLabels(Config):
     """No files: labels are uniform over the classes."""
 
     name: Literal["uniform_labels"] = "uniform_labels"
+    has_images: ClassVar[bool] = False
     num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
 
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:

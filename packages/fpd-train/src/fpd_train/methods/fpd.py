@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Flag, Size, nearest
+from fpd_core.config import Config, Flag, Size, Temperature, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
@@ -19,7 +19,8 @@ from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 Part = Literal["embeddings", "positions", "output_bias"]
 GRID_COLUMNS = 10
@@ -38,7 +39,11 @@ class FpdConfig(Config):
         max_length=3,
         description="Student parts that keep the teacher's weights; by default all that the family names.",
     )
+    sampling_temperature: Temperature = Field(
+        1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
+    )
     gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
+    gan: GanConfig | None = Field(None, description="The optional adversarial term; needs real images as data.")
     grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
 
     @model_validator(mode="after")
@@ -53,20 +58,20 @@ class FpdConfig(Config):
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""
         backbone = [] if self.lift.space == "pixel" else self.lift.backbone.required_files()
-        return self.teacher.required_files() + backbone
+        return self.teacher.required_files() + backbone + (self.gan.required_files() if self.gan else [])
 
 
 class FpdMethod:
-    """One trained network, the student; teacher, decoder and backbone stay frozen beside it."""
+    """The student and, with the adversarial term, a discriminator; teacher, decoder and backbones stay frozen."""
 
-    product = "student"
+    product = STUDENT
 
     def __init__(self, config: FpdConfig, parts: Parts) -> None:
-        self._config, self._gather = config, config.gather and parts.world > 1
-        self.drafts_per_condition = config.drafts_per_condition
+        self._config, self._gather, self._steps = config, config.gather and parts.world > 1, parts.steps
         require(config.required_files())  # all that is missing at once, before anything large is read
         self._teacher = load_teacher(config.teacher).to(parts.device)
         self._teacher.autocast = parts.bfloat16
+        config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student: Any = deepcopy(self._teacher.network).requires_grad_(True)
         _switch_off_dropout(student)
@@ -76,11 +81,19 @@ class FpdMethod:
                 raise nearest(name, list(groups), "part of this family to freeze")
             for parameter in groups[name]:
                 parameter.requires_grad_(False)
-        self.networks: Mapping[str, nn.Module] = {"student": student}
+        self.networks: Mapping[str, nn.Module] = {STUDENT: student}
+        self.settings = AS_THE_RUN_SAYS
         self._chunks: list[Chunk] = []
+        self.drafts_per_condition = config.drafts_per_condition
+        self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
+        if self._gan is not None:
+            self.networks = {STUDENT: student, DISCRIMINATOR: self._gan.network}
+            self.settings = {DISCRIMINATOR: self._gan.settings}
+            # Choice: a whole micro-batch of real images, each with a condition; the student drafts from the first ones.
+            self.drafts_per_condition = 1
 
     def phases(self, step: int) -> Sequence[str]:
-        return ["student"]
+        return [STUDENT] if self._gan is None else self._gan.phases(step)
 
     def prepare(
         self,
@@ -88,32 +101,50 @@ class FpdMethod:
         batches: Sequence[Batch],
         forward: Mapping[str, Forward],
         generators: Sequence[torch.Generator],
+        step: int,
     ) -> None:
         """Accumulated micro-batches are one drift problem: solved here, pulled back chunk by chunk in `loss`."""
+        if phase != STUDENT:
+            return
         self._chunks = first_pass(
             forward[phase],
             self._teacher,
             self._lift,
             [self._conditions(batch) for batch in batches],
             self._config.objective,
+            progress=step / self._steps,
             generators=generators,
             gather=self._gather,
         )
 
     def _conditions(self, batch: Batch) -> Condition:
-        return self._teacher.condition(batch.condition).repeat_interleave(self._config.drafts_per_condition)
+        given = len(batch.condition) * self.drafts_per_condition // self._config.drafts_per_condition
+        return self._teacher.condition(batch.condition[:given]).repeat_interleave(self._config.drafts_per_condition)
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
+        if self._gan is not None:
+            self._gan.check(batch)
+            if phase == DISCRIMINATOR:
+                return self._gan.discriminator_loss(batch, self.networks[STUDENT], forward[phase], generator)
         parts, objective = (forward[phase], self._teacher, self._lift), self._config.objective
         if self._chunks:
             result = second_pass(*parts, self._chunks.pop(0), objective, generator=generator)
         else:
             result = fixed_point_loss(
-                *parts, self._conditions(batch), objective, generator=generator, gather=self._gather
+                *parts,
+                self._conditions(batch),
+                objective,
+                progress=step / self._steps,
+                generator=generator,
+                gather=self._gather,
             )
-        return result.loss, self._report(result)
+        report = self._report(result)
+        if self._gan is None or DISCRIMINATOR not in forward:
+            return result.loss, report
+        loss, numbers = self._gan.student_loss(result.loss, result.images, forward[DISCRIMINATOR], generator)
+        return loss, report | numbers
 
     def _report(self, result: FixedPointLoss) -> Report:
         rms = torch.stack([block.rms for block in result.blocks])
@@ -123,6 +154,8 @@ class FpdMethod:
             "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
             "entropy": result.entropy.item(),
             "changed": result.changed.item(),
+            "mask_ratio": result.mask_ratio.item(),
+            "guidance": result.guidance.item(),
         }
         for block, values in zip(self._block_names(), rms.tolist(), strict=True):
             for bandwidth, value in zip(self._config.objective.bandwidths, values, strict=True):
@@ -137,18 +170,22 @@ class FpdMethod:
         classes, prompts = self._teacher.num_classes, self._teacher.example_prompts
         columns = torch.arange(self._config.grid_images) % GRID_COLUMNS
         wanted = [prompts[i % len(prompts)] for i in columns] if classes is None else columns * classes // GRID_COLUMNS
-        return self._generator(averaged["student"]).generate(wanted, seed=generator.initial_seed())
+        return self._generator(averaged[STUDENT]).generate(wanted, seed=generator.initial_seed())
 
     def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
         return {}  # images are judged by fpd-eval, with networks that are not part of the loss
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher_config = self._config.teacher.model_dump(mode="json")
-        save_generator(folder, self._teacher, averaged["student"], self._generation(), teacher_config, card)
+        save_generator(folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card)
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
-        return GenerationConfig(init_mask_ratio=objective.init_mask_ratio, embedding_noise=objective.embedding_noise)
+        return GenerationConfig(
+            init_mask_ratio=objective.init_mask_ratio,
+            embedding_noise=objective.embedding_noise,
+            temperature=self._config.sampling_temperature,
+        )
 
     def _generator(self, network: nn.Module) -> Generator:
         model = deepcopy(self._teacher)

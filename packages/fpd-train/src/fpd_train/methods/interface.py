@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from fpd_train.batch import Batch
+from fpd_train.engine_config import OptimizerConfig, Precision
 
 Report = dict[str, float]
 Forward = Callable[..., Any]
@@ -16,25 +18,40 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the run gives a method: its device, how many ranks share a batch, the run's seed, and whether transformers
-    run in bfloat16 (`engine.precision`)."""
+    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps, and
+    whether transformers run in bfloat16 (`engine.precision`)."""
 
     device: torch.device
     world: int
     seed: int
+    steps: int
     bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """How a network is trained in place of what the run says; None leaves that to the run."""
+
+    optimizer: OptimizerConfig | None = None
+    precision: Precision | None = None
+
+
+AS_THE_RUN_SAYS: Mapping[str, NetworkSettings] = MappingProxyType({})
 
 
 class Method(Protocol):
     """Owns the networks and the loss; knows nothing of optimizers, ranks' data, logs or files of the run.
 
     Attributes:
-        networks: trained modules by name; each gets an engine and an EMA of its own.
+        networks: trained modules by name; each gets an engine and an EMA of its own. The numbers of the first one's
+            engine are logged as they are, those of others with `/name` behind.
+        settings: by name, for networks that are not trained as the run says.
         product: name of the exported folder inside the run folder.
         drafts_per_condition: images made from each condition of a batch; the stream yields that many fewer conditions.
     """
 
     networks: Mapping[str, nn.Module]
+    settings: Mapping[str, NetworkSettings]
     product: str
     drafts_per_condition: int
 
@@ -43,9 +60,13 @@ class Method(Protocol):
         ...
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
-        """Scalar loss of a phase and numbers to log. `forward[phase]` runs the network that is being updated."""
+        """Scalar loss of a phase and numbers to log.
+
+        `forward[phase]` runs the network that is being updated; the step's other networks are there as they are.
+        What moves through a run is a function of `step`, in [0, Parts.steps): a resumed run has nothing to remember.
+        """
         ...
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
@@ -71,6 +92,7 @@ class BatchCoupled(Protocol):
         batches: Sequence[Batch],
         forward: Mapping[str, Forward],
         generators: Sequence[torch.Generator],
+        step: int,
     ) -> None:
         """Called before the losses of a step's micro-batches, where there are several, with what they will be given."""
         ...

@@ -14,7 +14,7 @@ from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Config, Flag, Whole
 from fpd_core.networks.classifier import Classifier, ClassifierConfig, accuracy
 from fpd_train.batch import Batch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 QUALITY_IMAGES = 10_000
 
@@ -32,6 +32,7 @@ class ClassifierMethod:
     """Cross-entropy on translated and flipped images."""
 
     product = "classifier"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: ClassifierTraining, parts: Parts) -> None:
@@ -43,7 +44,7 @@ class ClassifierMethod:
         return ["classifier"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images, labels = _labelled(batch)
         augmented = self._augment(images, generator)

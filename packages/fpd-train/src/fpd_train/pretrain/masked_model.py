@@ -19,7 +19,7 @@ from fpd_core.sampling import sample
 from fpd_core.schedules import Schedule, mask_ratio
 from fpd_core.teachers.fashion import FashionTeacher
 from fpd_train.batch import Batch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 from fpd_train.seeds import seeded
 
 GRID_ROWS = 6
@@ -45,6 +45,7 @@ class MaskedModelMethod:
     """Cross-entropy on masked tokens."""
 
     product = "teacher"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: MaskedModelTraining, parts: Parts) -> None:
@@ -61,7 +62,7 @@ class MaskedModelMethod:
         return ["teacher"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         tokens, labels = self._encode(batch)
         dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < self._config.class_dropout

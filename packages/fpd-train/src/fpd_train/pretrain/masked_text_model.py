@@ -22,7 +22,7 @@ from fpd_core.schedules import Schedule, mask_ratio
 from fpd_core.teachers.scenes import ScenesTeacher
 from fpd_train.batch import Batch
 from fpd_train.data.scenes import Scenes
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 from fpd_train.pretrain.scene_text import exchange_relation
 from fpd_train.seeds import seeded
 
@@ -54,6 +54,7 @@ class MaskedTextModelMethod:
     """Cross-entropy on masked tokens."""
 
     product = "teacher"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: MaskedTextModelTraining, parts: Parts) -> None:
@@ -78,7 +79,7 @@ class MaskedTextModelMethod:
         return ["teacher"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         tokens, condition = self._encode(batch)
         dropped = torch.rand(len(tokens), generator=generator, device=tokens.device) < self._config.caption_dropout

@@ -13,7 +13,7 @@ from fpd_core.checkpoints import cast, save_folder
 from fpd_core.config import Config, Share, Weight, Whole
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConfig, load_patch_tokenizer
 from fpd_train.batch import Batch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 QUALITY_BATCHES = 16
 
@@ -76,6 +76,7 @@ class PatchTokenizerMethod:
     """L1 + squared error + edges + commitment."""
 
     product = "tokenizer"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: PatchTokenizerTraining, parts: Parts) -> None:
@@ -87,7 +88,7 @@ class PatchTokenizerMethod:
         return ["tokenizer"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images = _images(batch)
         self._shown = images[:30] if self._shown is None else self._shown

@@ -24,7 +24,7 @@ from fpd_core.scenes.layouts import CELL, SPRITE_CELLS, SPRITE_SIZE
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS
 from fpd_train.batch import Batch
 from fpd_train.data.scenes import SceneBatch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 QUALITY_BATCHES = 20
 BROKEN, UNTOUCHED = 0.06, 0.01
@@ -45,6 +45,7 @@ class SceneJudgeMethod:
     """Cross-entropy of the score maps, L1 of boxes and cross-entropy of colours at the objects."""
 
     product = "judge"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: SceneJudgeTraining, parts: Parts) -> None:
@@ -57,7 +58,7 @@ class SceneJudgeMethod:
         return ["judge"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         scenes, images = _scenes(batch)
         images, health = self._malform(images, scenes, generator)

@@ -23,7 +23,7 @@ from fpd_core.scenes.layouts import GRID, SPRITE_CELLS
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS, words
 from fpd_train.batch import Batch
 from fpd_train.data.scenes import SceneBatch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 PLACES = GRID - SPRITE_CELLS + 1
 NOUN_SIZES = (PLACES, PLACES, 1 + len(COLORS))
@@ -61,6 +61,7 @@ class SceneTextMethod:
     """Cross-entropy of the layout at nouns and cells."""
 
     product = "text"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: SceneTextTraining, parts: Parts) -> None:
@@ -75,7 +76,7 @@ class SceneTextMethod:
         return ["text"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         scenes = _scenes(batch)
         dropped = torch.rand(len(scenes), generator=generator, device=self._device) < self._config.caption_dropout

@@ -15,7 +15,7 @@ from fpd_core.checkpoints import cast, save_folder
 from fpd_core.config import Config, Number
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_train.batch import Batch
-from fpd_train.methods.interface import Forward, Parts, Report
+from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 
 QUALITY_BATCHES = 16
 
@@ -59,6 +59,7 @@ class TokenizerMethod:
     """L1 + perceptual distance + commitment."""
 
     product = "tokenizer"
+    settings = AS_THE_RUN_SAYS
     drafts_per_condition = 1
 
     def __init__(self, config: TokenizerTraining, parts: Parts) -> None:
@@ -72,7 +73,7 @@ class TokenizerMethod:
         return ["tokenizer"]
 
     def loss(
-        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator
+        self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
         images = _images(batch)
         self._shown = images[:30] if self._shown is None else self._shown
