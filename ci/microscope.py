@@ -308,10 +308,11 @@ def distilled(
 def gradients(teacher: ExactTeacher, logits: Tensor, config: ObjectiveConfig, batch: int) -> dict[str, Tensor]:
     """Gradients to `logits` [L, K] of the expected loss of a batch that shares them, every outcome enumerated.
 
-    "true" is the gradient of Σ_outcomes p(outcome) E[loss | outcome]; the other two are the estimators' exact means.
+    "value" is the gradient of Σ_outcomes p(outcome) E[loss | outcome], stop-gradients and all: what a score-function
+    estimator would follow. "fixed point" is that of KL(fixed point, student). The other two are the estimators' means.
     """
     chain = transition(teacher, 0, hidden_by(teacher, config.remask, config.guidance_scale), config.remask.passes)
-    names = ("true", "straight_through", "soft")
+    names = ("value", "fixed point", "straight_through", "soft")
     leaves = {name: logits.clone().double().requires_grad_(True) for name in names}
     options = {"bandwidths": config.bandwidths, "weighting": config.weighting, "own_target": config.own_target}
     hot, count = nn.functional.one_hot(teacher.states, teacher.mask_id).double(), len(teacher.states)
@@ -320,8 +321,10 @@ def gradients(teacher: ExactTeacher, logits: Tensor, config: ObjectiveConfig, ba
     def loss_of(embeddings: Tensor, targets: tuple[int, ...]) -> Tensor:
         return drift_loss(embeddings.flatten(1)[:, None], hot[list(targets)].flatten(1)[:, None], **options).loss
 
-    log_law = products(leaves["true"].softmax(-1)[None], teacher.states)[0].log()
+    log_law = products(leaves["value"].softmax(-1)[None], teacher.states)[0].log()
+    own = products(leaves["fixed point"].softmax(-1)[None], teacher.states)[0].log()
     totals = {name: torch.zeros(()).double() for name in names}
+    totals["fixed point"] = -(stationary(chain) * own).sum()
     for draft in product(range(count), repeat=batch):
         tokens = teacher.states[list(draft)]
         score = log_law[list(draft)].sum()
@@ -333,7 +336,7 @@ def gradients(teacher: ExactTeacher, logits: Tensor, config: ObjectiveConfig, ba
             loss = loss_of(hard, targets)
             totals["straight_through"] = totals["straight_through"] + weight * loss
             totals["soft"] = totals["soft"] + weight * loss_of(soft, targets)
-            totals["true"] = totals["true"] + weight * loss.detach() * score
+            totals["value"] = totals["value"] + weight * loss.detach() * score
     return {name: torch.autograd.grad(totals[name], leaves[name])[0] for name in names}
 
 
@@ -465,22 +468,29 @@ def mean_distances(student: nn.Module, teacher: ExactTeacher, config: ObjectiveC
 
 @app.command("gradients")
 def gradient_table(
-    batch: Annotated[int, typer.Option(min=2, max=3, help="Samples of the enumerated batch.")] = 2,
+    steps: Annotated[int, typer.Option(help="Optimizer steps of the trained student.")] = 300,
 ) -> None:
-    """Mean of the estimators against the true gradient: cosine and norm ratio, two tokens of two codes."""
-    table = Table(
-        "weighting", "own target", "student", "straight-through: cosine, norm ratio", "soft: cosine, norm ratio"
-    )
-    teacher = ExactTeacher(2, 2)
-    first = teacher.logits(torch.full((1, 2), 2), teacher.condition([0]))[0]
-    students = {"the teacher's one step": first, "far from it": first + torch.tensor([[2.0, 0.0], [0.0, 2.0]])}
-    for weighting, own in product(("plain", "cross"), ("keep", "mask")):
-        config = ObjectiveConfig(weighting=weighting, own_target=own, guidance_scale=1.0)
+    """Means of the estimators at two tokens of three codes, batches of two: cosine and norm ratio to two references.
+
+    The references: the gradient of the expected loss, and that of the divergence from the fixed point.
+    """
+    table = Table("loss", "student", "estimator", "expected loss", "divergence from the fixed point")
+    teacher = ExactTeacher(2, 3)
+    generator = torch.Generator().manual_seed(0)
+    for weighting, own in (("plain", "keep"), ("cross", "keep"), ("cross", "mask")):
+        config = ObjectiveConfig(weighting=weighting, own_target=own, guidance_scale=1.0, init_mask_ratio=1.0)
+        trained = distilled(teacher, config, drafts=16, batch=64, steps=steps, seed=0)
+        everything = torch.full((1, 2), teacher.mask_id)
+        students = {
+            "random": torch.randn(2, 3, generator=generator, dtype=torch.float64),
+            "trained": teacher.logits(everything, teacher.condition([0]), network=trained)[0].detach(),
+        }
         for name, logits in students.items():
-            found = {key: value.flatten() for key, value in gradients(teacher, logits, config, batch).items()}
-            true = found.pop("true")
-            cells = [f"{torch.cosine_similarity(g, true, 0):.3f}, {g.norm() / true.norm():.2f}" for g in found.values()]
-            table.add_row(weighting, own, name, *cells)
+            found = {key: value.flatten() for key, value in gradients(teacher, logits, config, 2).items()}
+            for estimator in ("straight_through", "soft"):
+                pairs = [(found[estimator], found[reference]) for reference in ("value", "fixed point")]
+                cells = [f"{torch.cosine_similarity(a, b, 0):.2f}, {a.norm() / b.norm():.2f}" for a, b in pairs]
+                table.add_row(f"{weighting}, {own}", name, estimator, *cells)
     Console().print(table)
 
 
