@@ -143,7 +143,11 @@ def main(
     if only_list:
         return
     processes = Processes()
-    work(every, jobs, lambda run: perform(run, world, settings, processes, place / "cache"), processes)
+    try:
+        work(every, jobs, lambda run: perform(run, world, settings, processes, place / "cache"), processes)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command continues")
+        sys.exit(130)
     for name, runs in plans.items():
         found, lack = teachers(declared, world, name, settings, place, processes)
         if lack:
@@ -161,11 +165,6 @@ if __name__ == "__main__":
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         app.command()(main)
         app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command continues")
-        sys.exit(130)
     except (ValueError, OSError) as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True)
         sys.exit(2)

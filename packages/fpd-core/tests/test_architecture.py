@@ -31,6 +31,7 @@ LAYERS = [
     {"scenes"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
     {"objective", "generator"},
+    {"kernel_batch"},
     {"generate_cli"},
 ]
 

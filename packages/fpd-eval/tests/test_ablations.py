@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,13 @@ from ablation_report import judge  # noqa: E402
 from ablation_runs import Ordering, read_declared, resolve  # noqa: E402
 
 TRAIN = """#!{python}
-import json, pathlib, sys
+import json, os, pathlib, sys
 config = json.loads(pathlib.Path(sys.argv[3]).read_text())
+pathlib.Path("{place}/pid.txt").write_text(str(os.getppid()))
 print(config["seed"], file=open("{place}/trained.txt", "a"))
+if config["method"]["objective"]["init_mask_ratio"] == 0.5:
+    import time
+    time.sleep(60)
 if config["method"]["objective"]["estimator"] == "soft":
     sys.exit("the disk is on fire")
 folder = pathlib.Path(config["output"])
@@ -82,6 +89,23 @@ def test_a_table_is_run_once_and_a_failure_ends_no_other(ablate, tmp_path):
     assert code == 0, out
     again = (tmp_path / "trained.txt").read_text().splitlines()[len(trained) :]
     assert len(again) == sum("on fire" in row["reason"] for row in record["rows"])  # only what failed is tried again
+
+
+def test_a_stop_reaches_the_run_and_says_how_to_go_on(ablate, tmp_path):
+    rows = json.loads((CI / "ablations.json").read_text())
+    rows["tables"]["recipe"]["rows"] = {"slow": {"method.objective.init_mask_ratio": 0.5}}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    arguments = ("--table", "recipe", "--seeds", "0", "--rows", str(tmp_path / "rows.json"))
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(ablate, *arguments)
+        while not (tmp_path / "trained.txt").exists():
+            assert not ended.done(), ended.result()
+            time.sleep(0.1)
+        began = time.monotonic()
+        os.kill(int((tmp_path / "pid.txt").read_text()), signal.SIGTERM)
+        code, out = ended.result()
+    assert (code, "interrupted; the same command continues" in out) == (130, True), out
+    assert time.monotonic() - began < 50
 
 
 def test_list_starts_nothing(ablate, tmp_path):

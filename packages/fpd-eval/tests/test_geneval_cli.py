@@ -15,7 +15,7 @@ from fpd_core.conditioning import PromptCondition, TextCondition
 from fpd_core.generator import GenerationConfig, save_generator
 from fpd_core.teachers import SamplerConfig, Teacher, TeacherConfig
 from fpd_eval.cli import main
-from fpd_eval.geneval import colors, make_prompts, mask2former
+from fpd_eval.geneval import colors, make_prompts, mask2former, self_check, suites
 from fpd_eval.geneval.classes import TASKS
 
 TINY_CLIP = {
@@ -103,6 +103,8 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "tiny-quickgelu.json").write_text(json.dumps(TINY_CLIP))
     open_clip.add_model_config(tmp_path / "tiny-quickgelu.json")
     monkeypatch.setattr(colors, "MODEL", "tiny-quickgelu")
+    # Random networks see nothing: their self-check is the subject of a test of its own.
+    monkeypatch.setattr(suites, "checked", lambda detector, known: detector)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Mask2FormerForUniversalSegmentation(detector)
@@ -192,7 +194,13 @@ def test_images_of_a_prompt_differ_and_repeat(run, world, quick):
         (("--ckpt", "run/student", "--images", "pictures"), "give either --ckpt or --system"),
         (("--images", "pictures", "--steps", "4"), "--steps are those of the teacher of --ckpt"),
         (("--ckpt", "run/student", "--detections", "boxes"), "--detections belong to --images"),
-        (("--ckpt", "run/student", "--sampler", "halton"), "--sampler and --guidance-scale belong to --steps"),
+        (("--ckpt", "run/student", "--sampler", "halton"), "--sampler, --guidance-scale and --sampling belong to"),
+        (("--ckpt", "run/student", "--steps", "4", "--sampling", "schedule"), "--sampling schedule must be NAME=VALUE"),
+        (("--ckpt", "run/student", "--steps", "4", "--sampling", "shedule=cosine"), "did you mean 'schedule'"),
+        (
+            ("--ckpt", "run/student", "--steps", "4", "--sampling", "guidance_scale=2"),
+            "guidance_scale has its own place",
+        ),
         (("--images", "pictures", "--option", "threshold"), "must be NAME=VALUE"),
         (("--images", "pictures", "--option", "treshold=1"), "did you mean 'threshold'"),
         (("--images", "pictures", "--samples", "1"), "images are missing for 552 of 553 prompts"),
@@ -212,6 +220,16 @@ def test_mistakes_end_in_one_sentence(run, world, arguments, message):
     assert message in err
     assert "Traceback" not in err
     assert out == ""
+
+
+def test_a_detector_that_sees_nothing_judges_nothing(run, world, monkeypatch):
+    monkeypatch.setattr(suites, "checked", self_check.checked)
+    write_images(world / "pictures", make_prompts()[:1])
+    code, out, err = run("--images", "pictures", "--samples", "1", "--allow-partial", "--clip-weights", "clip.pt")
+    assert code == 2
+    assert "the detector fails its self-check: it finds no cat in the bundled picture coco.jpg" in err
+    assert out == ""
+    assert not (world / "pictures-geneval" / "results.jsonl").exists()
 
 
 def test_absent_clip_weights_say_where_they_are_published(run, world):

@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -113,13 +114,20 @@ def test_generation_writes_the_official_layout_with_one_seed_per_prompt(tmp_path
     pixels = np.array(folders[552].samples[1].open())
     expected = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(42))[1].permute(1, 2, 0) * 255
     np.testing.assert_allclose(pixels[1:], expected[1:], atol=0.5001)
-    assert json.loads((tmp_path / "images" / "generation.json").read_text()) == {
+    made = json.loads((tmp_path / "images" / "generation.json").read_text())
+    assert made.pop("torch") == torch.__version__
+    assert made.pop("fpd_eval") == version("fpd-eval")
+    assert len(made.pop("prompts_sha256")) == 64
+    assert made == {
         "system": "fake",
         "steps": 1,
-        "fingerprint": "abc",
+        "negative_prompt": None,
         "temperature": 1.0,
         "seed": 42,
         "samples": 2,
+        "prompts": 553,
+        "checkpoint_sha256": {},
+        "fingerprint": "abc",
     }
 
 
@@ -162,6 +170,29 @@ def test_another_system_or_seed_does_not_fill_the_same_folder(tmp_path):
         generate(FakeSystem(fail_after=1), tmp_path / "images")
     with pytest.raises(ValueError, match=r"was filled with seed 42, now it is 7"):
         generate(FakeSystem(), tmp_path / "images", seed=7)
+    hotter = FakeSystem()
+    hotter.settings, hotter.fingerprint = {"temperature": 2.0}, "def"
+    with pytest.raises(ValueError, match=r"was filled with temperature 1.0, now it is 2.0"):
+        generate(hotter, tmp_path / "images")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    with pytest.raises(
+        ValueError, match=r"was filled with checkpoint_sha256 \{\}, now it is \{'model.safetensors': '[0-9a-f]"
+    ):
+        generate(FakeSystem(), tmp_path / "images", checkpoints=[weights])
+
+
+def test_a_record_that_is_silent_or_absent_is_no_permission(tmp_path):
+    images, record = tmp_path / "images", tmp_path / "images" / "generation.json"
+    with pytest.raises(KeyboardInterrupt):
+        generate(FakeSystem(fail_after=1), images)
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps({key: value for key, value in known.items() if key != "seed"}))
+    with pytest.raises(ValueError, match=r"generation.json does not say seed of what fills its folder"):
+        generate(FakeSystem(), images)
+    record.unlink()
+    with pytest.raises(ValueError, match=r"holds images but no generation.json"):
+        generate(FakeSystem(), images)
 
 
 @pytest.fixture

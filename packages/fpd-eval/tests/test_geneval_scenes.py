@@ -10,13 +10,14 @@ from PIL import Image
 from fpd_core.checkpoints import save_folder
 from fpd_core.conditioning import PromptCondition
 from fpd_core.networks.scene_judge import SceneJudge, SceneJudgeConfig
-from fpd_core.scenes import draw_scene, held_out
+from fpd_core.scenes import Drawing, Placed, Scene, draw_scene, held_out
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS
 from fpd_eval.bench.rows import GenEvalRow
 from fpd_eval.cli import main
-from fpd_eval.geneval import make_prompts
+from fpd_eval.geneval import make_prompts, suites
 from fpd_eval.geneval.classes import TASKS
-from fpd_eval.geneval.scenes import SceneDetector, scene_prompts
+from fpd_eval.geneval.judge import JudgeOptions
+from fpd_eval.geneval.scenes import KNOWN, SceneDetector, scene_prompts
 from fpd_eval.geneval.suites import suite_called
 from fpd_eval.report.geneval_rows import shown_prompts
 from fpd_eval.systems import read_system
@@ -54,7 +55,7 @@ def test_every_task_is_asked_and_nothing_that_training_saw():
 def test_the_suites_stay_apart():
     assert suite_called("geneval").prompts() == make_prompts()
     assert suite_called("geneval").sha256() != suite_called("scenes").sha256()
-    assert suite_called("scenes").options.counting_threshold == 0.5
+    assert suite_called("scenes").options == JudgeOptions()
     assert shown_prompts("scenes") != shown_prompts()
     assert GenEvalRow.model_fields["suite"].default == "geneval"
     with pytest.raises(ValueError, match="did you mean 'scenes'"):
@@ -105,6 +106,7 @@ def judge(tmp_path):
 
 def test_true_scenes_go_through_the_whole_command(run_geneval, tmp_path, judge, monkeypatch):
     """Drawn scenes of a few prompts, an untrained judge: files, scores and pages, none of them GenEval's."""
+    monkeypatch.setattr(suites, "checked", lambda detector, known: detector)
     records = {record["tag"]: record for record in reversed(scene_prompts())}
     few = tuple(records[tag] for tag in TASKS)
     monkeypatch.setattr("fpd_eval.geneval.scenes._records", lambda: few)
@@ -117,8 +119,35 @@ def test_true_scenes_go_through_the_whole_command(run_geneval, tmp_path, judge, 
     [outcome] = json.loads(out)
     assert (outcome["suite"], outcome["scores"]["images"]) == ("scenes", 12)
     assert outcome["prompts_sha256"] == suite_called("scenes").sha256()
-    assert outcome["options"]["counting_threshold"] == 0.5
+    assert outcome["options"]["counting_threshold"] == 0.9
     assert (tmp_path / "out" / "true-scenes" / "index.html").exists()
+
+
+def test_an_untrained_judge_fails_its_self_check(run_geneval, tmp_path, judge):
+    (tmp_path / "a.json").write_text(json.dumps({"kind": "drawn", "name": "true", "reconstructed": False}))
+    code, out, err = run_geneval(
+        "geneval", "--suite", "scenes", "--system", tmp_path / "a.json", "--samples", 1, "--per-task", 1,
+        "--detector-weights", judge, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "the detector fails its self-check: it finds no red car in the bundled picture scenes.png" in err
+    assert not (tmp_path / "out" / "true" / "results.jsonl").exists()
+
+
+def test_the_known_picture_is_a_scene_of_this_world():
+    objects = [
+        Placed(known.name, known.color, int(known.box[0]) // 8, int(known.box[1]) // 8) for known in KNOWN.objects
+    ]
+    drawn = Drawing()(Scene({}, tuple(objects), 0)).transpose(1, 2, 0)
+    np.testing.assert_allclose(np.array(KNOWN.open()) / 255, drawn, atol=0.51 / 255)
+
+
+def test_the_halves_share_single_objects_alone():
+    choose, report, both = (suite_called(name).prompts() for name in ("scenes-choose", "scenes-report", "scenes"))
+    shared = [record for record in choose if record in report]
+    assert {record["tag"] for record in shared} == {"single_object"}
+    assert len(choose) + len(report) - len(shared) == len(both)
+    assert len(suite_called("scenes").first(2)) == 2 * len(TASKS)
 
 
 def test_drawn_scenes_show_what_is_asked(tmp_path):

@@ -24,7 +24,7 @@ from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
 from fpd_train.methods.interface import Parts
 
 SMALL = [{"name": "efficientnet_lite0", "image_size": 64}]
-PARTS = Parts(torch.device("cpu"), 1, 0)
+PARTS = Parts(torch.device("cpu"), 1, 0, 100)
 
 
 def png(side, number):
@@ -63,7 +63,7 @@ def batch(images=8, side=32, conditions=8):
 
 def loss_of(made, phase, batch):
     forward = {STUDENT: made.networks[STUDENT], DISCRIMINATOR: made.networks[DISCRIMINATOR]}
-    return made.loss(phase, batch, forward, torch.Generator().manual_seed(1))
+    return made.loss(phase, batch, forward, torch.Generator().manual_seed(1), 0)
 
 
 def test_drift_alone_then_the_discriminator_alone_then_both(teacher_folder):
@@ -100,8 +100,8 @@ def test_before_the_start_the_loss_is_that_of_a_run_without(teacher_folder):
     )
     given = batch()
     small = Batch(given.condition[:2])
-    alone, _ = made.loss(STUDENT, given, {STUDENT: made.networks[STUDENT]}, torch.Generator().manual_seed(1))
-    without, _ = plain.loss(STUDENT, small, {STUDENT: plain.networks[STUDENT]}, torch.Generator().manual_seed(1))
+    alone, _ = made.loss(STUDENT, given, {STUDENT: made.networks[STUDENT]}, torch.Generator().manual_seed(1), 0)
+    without, _ = plain.loss(STUDENT, small, {STUDENT: plain.networks[STUDENT]}, torch.Generator().manual_seed(1), 0)
     assert torch.equal(alone, without)
 
 

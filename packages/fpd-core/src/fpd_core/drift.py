@@ -25,10 +25,11 @@ MEAN_SQUARE_FLOOR = 1e-8
 
 @dataclass(frozen=True)
 class DriftLoss:
-    """`loss`: scalar with grad. Detached monitors: `rms` [bandwidths] is Z_h, `scale` the mean pairwise distance,
-    `alignment` the mean cosine between the force Σ_h V_h/Z_h and the correction Y - X."""
+    """`loss`: scalar with grad. Detached: its `gradient` [B, F, D] by the student, and monitors: `rms` [bandwidths] is
+    Z_h, `scale` the mean pairwise distance, `alignment` the mean cosine of the force Σ_h V_h/Z_h with Y - X."""
 
     loss: Tensor
+    gradient: Tensor
     rms: Tensor
     scale: Tensor
     alignment: Tensor
@@ -76,10 +77,15 @@ def drift_loss(
         field = _field(all_x, all_y, bandwidths, weighting, own_target)
         mine = field.weights[:, first : first + len(x)] * (-2 / (x.numel() * field.unit**2))
         gradient = (mine.to(wide) @ field.seen).transpose(0, 1)
-        # Eq. 7 is a square whose target is constant: where it is evaluated, a linear form has the same gradient.
-        linear = (x * gradient).sum()
-        loss = field.loss.to(wide) + (linear - linear.detach())
-    return DriftLoss(loss, field.rms.to(wide), field.scale.to(wide), field.alignment.to(wide))
+        loss = field.loss.to(wide) + pulled_back(x, gradient)
+    return DriftLoss(loss, gradient, field.rms.to(wide), field.scale.to(wide), field.alignment.to(wide))
+
+
+def pulled_back(features: Tensor, gradient: Tensor) -> Tensor:
+    """Zero, with `gradient` by `features`: eq. 7 is a square whose target is constant, and so is its gradient where it
+    is evaluated."""
+    linear = (features * gradient).sum()
+    return linear - linear.detach()
 
 
 @dataclass(frozen=True)

@@ -83,45 +83,15 @@ def fixed_point_loss(
         gather: compare with the samples of all ranks. Collective.
     """
     logits, draft = draw_draft(student, teacher, condition, config, generator)
-
+    target = draw_target(teacher, condition, draft, config, progress, generator)
     with torch.no_grad():
-        if config.draft_source == "random":
-            source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
-        else:
-            source = draft
-        ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
-        guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
-        target = refine(  # ẑ_T = T_φ^r(ẑ), eq. 5
-            teacher,
-            source,
-            condition,
-            ratio,
-            guidance_scale=guidance,
-            temperature=temperature,
-            passes=config.remask.passes,
-            order=config.remask.order,
-            generator=generator,
-        )
         target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
-
     images = lift.decode(draft_embeddings(logits, draft, teacher, config), condition)
     features = lift.features(images)  # X = Φ(D(E[ẑ]))
-
-    blocks = [  # eqs. 6-7, one problem per block, summed
-        drift_loss(
-            x,
-            y,
-            bandwidths=config.bandwidths,
-            weighting=config.weighting,
-            own_target=config.own_target,
-            gather=gather,
-        )
-        for x, y in zip(features, target_features, strict=True)
-    ]
+    blocks = drift_blocks(features, target_features, config, gather=gather)
     loss = torch.stack([block.loss for block in blocks]).sum()
-    changed = (target.tokens != source)[target.is_masked].float().mean()
-    entropy, mean_guidance = _entropy(logits.detach()), torch.as_tensor(guidance).mean()
-    return FixedPointLoss(loss, images, blocks, entropy, changed, ratio.mean(), mean_guidance)
+    entropy, changed = token_entropy(logits.detach()), target.changed.mean()
+    return FixedPointLoss(loss, images, blocks, entropy, changed, target.mask_ratio.mean(), target.guidance.mean())
 
 
 def draw_draft(
@@ -140,6 +110,46 @@ def draw_draft(
     return logits, sample_tokens(logits, generator=generator)
 
 
+@dataclass(frozen=True)
+class Target:
+    """ẑ_T [B, L]; for every re-masked token 1 where the teacher changed it, else 0; r [B]; g, one or [B]."""
+
+    tokens: Tensor
+    changed: Tensor
+    mask_ratio: Tensor
+    guidance: Tensor
+
+
+@torch.no_grad()
+def draw_target(
+    teacher: Teacher,
+    condition: Condition,
+    draft: Tensor,
+    config: ObjectiveConfig,
+    progress: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Target:
+    """ẑ_T = T_φ^r(ẑ) (eq. 5)."""
+    source = draft
+    if config.draft_source == "random":
+        source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
+    ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
+    guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
+    refined = refine(
+        teacher,
+        source,
+        condition,
+        ratio,
+        guidance_scale=guidance,
+        temperature=temperature,
+        passes=config.remask.passes,
+        order=config.remask.order,
+        generator=generator,
+    )
+    changed = (refined.tokens != source)[refined.is_masked].float()
+    return Target(refined.tokens, changed, ratio, torch.as_tensor(guidance, dtype=torch.float32))
+
+
 def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
     """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
     if config.estimator == "straight_through":
@@ -147,7 +157,24 @@ def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: Ob
     return soft_embedding(logits, teacher.codebook)
 
 
-def _entropy(logits: Tensor) -> Tensor:
+def drift_blocks(
+    features: list[Tensor], targets: list[Tensor], config: ObjectiveConfig, *, gather: bool = False
+) -> list[DriftLoss]:
+    """Eqs. 6-7, one problem per tapped block."""
+    return [
+        drift_loss(
+            x,
+            y,
+            bandwidths=config.bandwidths,
+            weighting=config.weighting,
+            own_target=config.own_target,
+            gather=gather,
+        )
+        for x, y in zip(features, targets, strict=True)
+    ]
+
+
+def token_entropy(logits: Tensor) -> Tensor:
     """Mean entropy in nats of the token distributions."""
     entropy: Tensor = torch.distributions.Categorical(logits=logits.float()).entropy().mean()
     return entropy

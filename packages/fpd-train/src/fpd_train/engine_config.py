@@ -28,7 +28,7 @@ class EngineConfig(Config):
     zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
     precision: Precision = "float32"
     accumulation: Size = Field(
-        1, description="Micro-batches per step. The drift loss couples a batch, so prefer a larger micro-batch."
+        1, description="Micro-batches per step. The drift loss compares all of them, in the memory of one."
     )
     max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
 

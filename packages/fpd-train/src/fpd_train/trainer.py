@@ -21,7 +21,7 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import Method, NetworkSettings, Parts, Report
+from fpd_train.methods.interface import BatchCoupled, Method, NetworkSettings, Parts, Report
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -155,9 +155,14 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
         for phase in phases:
             engine = run.engines[phase]
             forward = {name: run.engines[name].module for name in phases} | {phase: engine}
-            for micro, part in enumerate(batch):
+            generators = [
+                seeded(phase, config.seed, run.rank, step, micro, device=run.device) for micro in range(len(batch))
+            ]
+            if len(batch) > 1 and isinstance(method, BatchCoupled):
+                watchdog.at(f"the features of all micro-batches of {phase!r} (all-gather), step {done}")
+                method.prepare(phase, batch, forward, generators, step)
+            for part, generator in zip(batch, generators, strict=True):
                 watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
-                generator = seeded(phase, config.seed, run.rank, step, micro, device=run.device)
                 loss, report = method.loss(phase, part, forward, generator, step)
                 if not engine.outputs_are_finite:
                     report = dict.fromkeys(report, math.nan)

@@ -38,7 +38,16 @@ else:
     _SECTIONS = tuple(Annotated[section, Tag(name)] for name, (section, _) in TEACHERS.items())
     AnyTeacherConfig = Annotated[Union[_SECTIONS], Discriminator(_family_of)]  # noqa: UP007
 
-__all__ = ["TEACHERS", "AnyTeacherConfig", "SamplerConfig", "Teacher", "TeacherConfig", "load_teacher", "rebuild"]
+__all__ = [
+    "TEACHERS",
+    "AnyTeacherConfig",
+    "SamplerConfig",
+    "Teacher",
+    "TeacherConfig",
+    "load_teacher",
+    "rebuild",
+    "teacher_config",
+]
 
 
 def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
@@ -48,15 +57,21 @@ def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
         ConfigError: unknown family or key.
         CheckpointError: its weights are absent, damaged or do not fit.
     """
+    config = teacher_config(config)
+    return _family(config.name)[1].load(config)
+
+
+def teacher_config(config: str | Mapping[str, Any] | TeacherConfig) -> TeacherConfig:
+    """The section of a family name or mapping. Raises ConfigError: unknown family or key."""
     if isinstance(config, str):
         config = {"name": config}
-    if isinstance(config, Mapping):
-        section, _ = _family(str(config.get("name")))
-        try:
-            config = section.model_validate(dict(config))
-        except ValidationError as error:
-            raise explain(error, "teacher") from None
-    return _family(config.name)[1].load(config)
+    if not isinstance(config, Mapping):
+        return config
+    section, _ = _family(str(config.get("name")))
+    try:
+        return section.model_validate(dict(config))
+    except ValidationError as error:
+        raise explain(error, "teacher") from None
 
 
 def rebuild(architecture: Mapping[str, Any]) -> Teacher:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fpd_core.checkpoints import load_network
+from fpd_core.checkpoints import WEIGHTS, load_network
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Location, check_codes
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
@@ -27,6 +27,9 @@ class FashionConfig(TeacherConfig):
 
     name: Literal["fashion"] = "fashion"
     path: Location = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
+
+    def weight_files(self) -> list[Path]:
+        return [Path(self.path) / WEIGHTS]
 
 
 class FashionArchitecture(Config):

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fpd_core.checkpoints import load_network
+from fpd_core.checkpoints import WEIGHTS, load_network
 from fpd_core.conditioning import Condition, TextCondition
 from fpd_core.config import Config, check_codes
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConfig
@@ -26,6 +26,9 @@ class ScenesConfig(TeacherConfig):
     path: Path = Field(
         Path("assets/scenes/teacher"), description="Weight folder of transformer, tokenizer and text tower."
     )
+
+    def weight_files(self) -> list[Path]:
+        return [self.path / WEIGHTS]
 
 
 class ScenesArchitecture(Config):

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
@@ -24,6 +25,10 @@ class TeacherConfig(Config):
     def required_files(self) -> list[RequiredFile]:
         """Published files that loading opens; empty for a family whose weights are not published by others."""
         return []
+
+    def weight_files(self) -> list[Path]:
+        """All files that the weights are read from."""
+        return [required.path for required in self.required_files()]
 
 
 EXAMPLE_PROMPTS = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,13 +25,28 @@ def geneval(
         Path | None, typer.Option(metavar="DIR", help="Images made elsewhere, as 00000/samples/00000.png.")
     ] = None,
     suite: Annotated[
-        str, typer.Option(help="geneval: the official prompts and judges; scenes: the bundled text-to-image world.")
+        str,
+        typer.Option(
+            help="geneval: the official prompts and judges; scenes: the bundled text-to-image world; scenes-choose and "
+            "scenes-report: the halves of its prompts."
+        ),
     ] = "geneval",
+    per_task: Annotated[
+        int | None, typer.Option(metavar="N", help="Only the first N prompts of every task; the scores are partial.")
+    ] = None,
     steps: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Also the student's teacher, as in: --steps 8 16.")
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
+    sampling: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Other setting of the teacher, as confidence_temperature=1, guidance_start=1, schedule=cosine; may be "
+            "repeated.",
+        ),
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Images per prompt; 4 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Set anew before every prompt, as the field does; 42.")] = None,
     detections: Annotated[
@@ -71,6 +86,8 @@ def geneval(
             steps=steps,
             sampler=sampler,
             guidance_scale=guidance_scale,
+            sampling=_sampling(sampling or ()),
+            per_task=per_task,
             samples=samples,
             seed=seed,
             detections=detections,
@@ -89,12 +106,31 @@ def _options(assignments: Sequence[str]) -> dict[str, str]:
     """`NAME=VALUE` texts by name. Raises ValueError: no `=`, unknown name or wrong value."""
     from fpd_eval.geneval.judge import judge_options
 
-    wrong = [text for text in assignments if "=" not in text]
-    if wrong:
-        raise ValueError(f"--option {wrong[0]} must be NAME=VALUE, as in: --option threshold=0.3")
-    named = dict(text.split("=", 1) for text in assignments)
+    named = _named(assignments, "--option", "threshold=0.3")
     judge_options(named)
     return named
+
+
+def _sampling(assignments: Sequence[str]) -> dict[str, Any]:
+    """As `_options`, values as in JSON or plain words. Raises ValueError: no `=`."""
+    named = _named(assignments, "--sampling", "schedule=cosine")
+    return {name: _value(text) for name, text in named.items()}
+
+
+def _named(assignments: Sequence[str], option: str, example: str) -> dict[str, str]:
+    wrong = [text for text in assignments if "=" not in text]
+    if wrong:
+        raise ValueError(f"{option} {wrong[0]} must be NAME=VALUE, as in: {option} {example}")
+    return dict(text.split("=", 1) for text in assignments)
+
+
+def _value(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _show(outcomes: "list[tuple[Path, Outcome]]", *, as_json: bool) -> None:

@@ -108,7 +108,7 @@ class DetectionFolder:
 
     def claim(self, identity: dict[str, Any]) -> None:
         """Note which networks fill this folder. Raises ValueError: others already do."""
-        claim(self.root / IDENTITY, identity)
+        claim(self.root / IDENTITY, identity, grows=True)
 
     def _read(self, sample: Sample) -> StoredImage:
         path = self.path(sample)

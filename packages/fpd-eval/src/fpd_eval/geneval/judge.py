@@ -107,7 +107,7 @@ def _best(boxes: Sequence[BoxLike], threshold: float, options: JudgeOptions) -> 
     order = order[scores[order] > np.float32(threshold)][: options.max_objects]
     best: list[BoxLike] = []
     for index in order:
-        if options.max_overlap == 1 or all(_iou(boxes[index], box) < options.max_overlap for box in best):
+        if options.max_overlap == 1 or all(iou(boxes[index], box) < options.max_overlap for box in best):
             best.append(boxes[index])
     return best
 
@@ -159,7 +159,7 @@ def relations(subject: Any, target: Any, threshold: float = 0.1) -> list[str]:
     return [relation for relation, true in zip(RELATIONS, holds, strict=True) if true]
 
 
-def _iou(a: Any, b: Any) -> float:
+def iou(a: Any, b: Any) -> float:
     """Intersection over union with pixels counted inclusively."""
     a, b = np.array(a[:4], dtype=np.float32), np.array(b[:4], dtype=np.float32)
     common = _area(np.concatenate([np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])]))

@@ -80,16 +80,27 @@ def write_whole(path: Path, content: bytes) -> None:
     write_bytes(path, content)
 
 
-def claim(path: Path, identity: dict[str, Any]) -> None:
-    """Note in a JSON file what fills its folder. Raises ValueError: something else already does."""
-    found = read_claim(path) or {}
-    for key in found.keys() & identity.keys():
-        if found[key] != identity[key]:
+def claim(path: Path, identity: dict[str, Any], *, grows: bool = False) -> None:
+    """Note in a JSON file what fills its folder.
+
+    Args:
+        grows: later claims may add keys.
+
+    Raises:
+        ValueError: something else fills it already; the message names the first key that differs.
+    """
+    found, wanted = read_claim(path), json.loads(json.dumps(identity))
+    for key, value in wanted.items():
+        if found is None or (grows and key not in found):
+            continue
+        if key not in found:
+            raise ValueError(f"{path} does not say {key} of what fills its folder; delete it or choose another --out")
+        if found[key] != value:
             raise ValueError(
-                f"{path.parent} was filled with {key} {found[key]!r}, now it is {identity[key]!r}; delete it or choose "
-                "another --out"
+                f"{path.parent} was filled with {key} {found[key]!r}, now it is {value!r}; delete it or choose another "
+                "--out"
             )
-    write_whole(path, (json.dumps({**found, **identity}, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps({**(found or {}), **wanted}, indent=2) + "\n").encode())
 
 
 def read_claim(path: Path) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from fpd_eval.geneval.colors import ClipColors
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.mask2former import Mask2FormerDetector
 from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.self_check import KnownObject, KnownPicture
 from fpd_eval.geneval.suites import Opening, Suite
 
 
@@ -17,4 +18,5 @@ def _colors(opening: Opening) -> ColorClassifier:
     return ClipColors.load(locate("clip_vitl14_openai", opening.clip_weights), device=opening.device)
 
 
-GENEVAL = Suite("geneval", lambda: make_prompts(), _detector, _colors)
+CAT_AND_CUP = KnownPicture("coco.jpg", (KnownObject("cat", (0, 0, 410, 300)), KnownObject("cup", (580, 12, 758, 232))))
+GENEVAL = Suite("geneval", lambda: make_prompts(), _detector, _colors, CAT_AND_CUP)

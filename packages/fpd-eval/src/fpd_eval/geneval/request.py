@@ -34,6 +34,8 @@ class Request(Config):
     steps: tuple[Steps, ...] = Field((), description="Also the student's teacher at these step counts.")
     sampler: Sampler | None = Field(None, description="Of the teacher.")
     guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's.")
+    sampling: dict[str, Any] = Field({}, description="Other fields of the teacher's `SamplerConfig`.")
+    per_task: Size | None = Field(None, description="Only the first prompts of every task; such scores are partial.")
     samples: Size = Field(4, description="Images per prompt.")
     seed: Seed = Field(42, description="Set anew before every prompt.")
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
@@ -51,8 +53,8 @@ class Request(Config):
             raise ValueError("give either --ckpt or --system, which make the images, or --images")
         if self.ckpt is None and self.steps:
             raise ValueError("--steps are those of the teacher of --ckpt")
-        if not self.steps and (self.sampler or self.guidance_scale is not None):
-            raise ValueError("--sampler and --guidance-scale belong to --steps")
+        if not self.steps and (self.sampler or self.guidance_scale is not None or self.sampling):
+            raise ValueError("--sampler, --guidance-scale and --sampling belong to --steps")
         if self.detections is not None and self.images is None:
             raise ValueError("--detections belong to --images: boxes of images still to be made cannot exist")
         return self
@@ -71,7 +73,7 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
         device = local_device(torch.device(request.device))
         opening = Opening(device, request.batch_size, request.detector_weights, request.clip_weights)
         judges = Judges(
-            detector=cache(lambda: suite.detector(opening)),
+            detector=cache(lambda: suite.checked_detector(opening)),
             colors=cache(lambda: suite.colors(opening)),
             options=judge_options(suite.options.model_dump() | request.options),
             detections=request.detections,
@@ -89,6 +91,7 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
                 samples=request.samples,
                 allow_partial=request.allow_partial,
                 suite=suite,
+                per_task=request.per_task,
             )
             outcomes.append((out, outcome))
         return [(out, outcome) for out, outcome in outcomes if outcome is not None]
@@ -114,7 +117,8 @@ def _image_folders(
             images,
             samples=request.samples,
             seed=request.seed,
-            records=suite.prompts(),
+            records=suite.first(request.per_task),
+            checkpoints=kind.checkpoints(),
             track=judges.track,
             ranks=judges.ranks,
         )
@@ -134,6 +138,7 @@ def _kinds(request: Request) -> list[SystemKind]:
                 steps=steps,
                 sampler=request.sampler or "confidence",
                 guidance_scale=request.guidance_scale,
+                sampling=request.sampling,
             )
             for steps in sorted(set(request.steps))
         ]

@@ -11,11 +11,11 @@ from typing import Any
 
 from fpd_eval.geneval.detection_folder import DetectionFolder
 from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
+from fpd_eval.geneval.generation import GENERATION, claim_images
 from fpd_eval.geneval.judge import JudgeOptions, judge, keep
 from fpd_eval.geneval.layout import (
     SAMPLES,
     Sample,
-    claim,
     read_claim,
     read_layout,
     write_images,
@@ -36,7 +36,6 @@ from fpd_eval.runtime.progress import Track, silent
 from fpd_eval.runtime.ranks import ALONE, Ranks
 from fpd_eval.systems.system import System
 
-GENERATION = "generation.json"
 # A working detector is sure of something in so many images (djghosh13/geneval, issue 15: some GPUs saw nothing).
 CONFIDENT, ENOUGH_IMAGES = 0.9, 32
 
@@ -64,6 +63,7 @@ def generate(
     samples: int = 4,
     seed: int = 42,
     records: Sequence[Record] | None = None,
+    checkpoints: Sequence[Path] = (),
     track: Track = silent,
     ranks: Ranks = ALONE,
 ) -> None:
@@ -71,12 +71,15 @@ def generate(
 
     The n images of a prompt are one batch, and every batch starts from the same seed, as the field does it.
 
+    Args:
+        checkpoints: the system's weight files, for the record.
+
     Raises:
-        ValueError: the folder holds images of another system, seed or count; or the system makes NaN.
+        ValueError: the folder holds images made otherwise (the message names the setting), or images without a record;
+            or the system makes NaN.
     """
-    made_by = {"system": system.name, "steps": system.steps, "fingerprint": system.fingerprint, **system.settings}
-    claim(folder / GENERATION, {**made_by, "seed": seed, "samples": samples})
     prompts = make_prompts() if records is None else records
+    claim_images(folder, system, prompts, samples=samples, seed=seed, checkpoints=checkpoints)
     each = tuple(record["prompt"] for record in prompts for _ in range(samples))
     images = system.image_set(PromptPlan(prompts=each, batch_size=samples, seed=seed, reseed=True))
     own = ranks.share(list(enumerate(prompts)))
@@ -100,16 +103,20 @@ def evaluate(
     samples: int = 4,
     allow_partial: bool = False,
     suite: Suite = GENEVAL,
+    per_task: int | None = None,
 ) -> Outcome | None:
     """Detect, judge and score a folder of images; write detections, results.jsonl, scores.json and pages to `out`.
 
     Collective: every rank detects in its share of the images. Only the first judges, the others return None.
 
+    Args:
+        per_task: ask only the first prompts of every task, which makes the scores partial ones.
+
     Raises:
         ValueError: images are missing, damaged, too many or not GenEval's; a network cannot be opened; the folder of
             detections lacks an image or a colour.
     """
-    prompts, records = read_layout(images), suite.prompts()
+    prompts, records = read_layout(images), suite.first(per_task)
     there = [(prompt.record, len(prompt.samples)) for prompt in prompts]
     missing = missing_images(there, samples=samples, records=records)
     if missing and not allow_partial:
@@ -129,7 +136,7 @@ def evaluate(
         name=name,
         suite=suite.name,
         prompts_sha256=suite.sha256(),
-        scores=summarize(results, complete=not missing),
+        scores=summarize(results, complete=not missing and records == suite.prompts()),
         samples=samples,
         options=judges.options,
         images=read_claim(images / GENERATION) or {"folder": str(images)},

@@ -1,5 +1,6 @@
 """GenEval's six tasks in the bundled world: prompts that training never saw, looked at by the world's own judge."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -16,8 +17,8 @@ from fpd_core.scenes.layouts import IMAGE_SIZE
 from fpd_eval.extractors.weights import locate
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
-from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.prompts import Record, make_prompts
+from fpd_eval.geneval.self_check import KnownObject, KnownPicture
 from fpd_eval.geneval.suites import Opening, Suite
 from fpd_eval.runtime.cache import hash_tensors
 
@@ -26,6 +27,7 @@ PER_TASK, SEED = 100, 0
 
 @cache
 def _records() -> tuple[Record, ...]:
+    """Up to 100 records per task, all held out from training but those of single objects."""
     official = [record["prompt"] for record in make_prompts()]
     random, found = np.random.default_rng(SEED), list[Record]()
     for task in TASKS:
@@ -37,9 +39,14 @@ def _records() -> tuple[Record, ...]:
     return tuple(found)
 
 
-def scene_prompts() -> list[Record]:
-    """Up to 100 records per task, all held out from training but those of single objects."""
-    return [dict(record) for record in _records()]
+def scene_prompts(half: int | None = None) -> list[Record]:
+    """All records, or every other one of each task; single objects, none of which is held out, stand in both halves."""
+    counts, chosen = Counter[str](), list[Record]()
+    for record in _records():
+        if half is None or record["tag"] == "single_object" or counts[record["tag"]] % 2 == half:
+            chosen.append(dict(record))
+        counts[record["tag"]] += 1
+    return chosen
 
 
 class SceneDetector:
@@ -88,5 +95,14 @@ def _colors(opening: Opening) -> ColorClassifier:
     return _Named()
 
 
-# Objects of this world are found with confidence or not at all; 0.5 is where the judge counts exactly.
-SCENES = Suite("scenes", scene_prompts, _detector, _colors, JudgeOptions(counting_threshold=0.5))
+KNOWN = KnownPicture(
+    "scenes.png",
+    (
+        *(KnownObject("car", (0, 0, 24, 24), "red"), KnownObject("cat", (40, 0, 64, 24))),
+        *(KnownObject("cup", (0, 32, 24, 56), "blue"), KnownObject("clock", (40, 40, 64, 64))),
+    ),
+)
+SCENES = Suite("scenes", scene_prompts, _detector, _colors, KNOWN)
+# For settings chosen on one half of the prompts and reported on the other.
+CHOOSE = Suite("scenes-choose", lambda: scene_prompts(0), _detector, _colors, KNOWN)
+REPORT = Suite("scenes-report", lambda: scene_prompts(1), _detector, _colors, KNOWN)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -13,10 +14,13 @@ from fpd_core.config import nearest
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.prompts import Record
+from fpd_eval.geneval.self_check import KnownPicture, checked
 
 SUITES = {
     "geneval": "fpd_eval.geneval.official:GENEVAL",
     "scenes": "fpd_eval.geneval.scenes:SCENES",
+    "scenes-choose": "fpd_eval.geneval.scenes:CHOOSE",
+    "scenes-report": "fpd_eval.geneval.scenes:REPORT",
 }
 
 
@@ -32,13 +36,30 @@ class Opening:
 
 @dataclass(frozen=True)
 class Suite:
-    """`detector` and `colors` open the networks. Scores of two suites cannot be compared."""
+    """`detector` and `colors` open the networks; `known` is what a detector must find before it judges.
+
+    Scores of two suites cannot be compared.
+    """
 
     name: str
     prompts: Callable[[], list[Record]]
     detector: Callable[[Opening], Detector]
     colors: Callable[[Opening], ColorClassifier]
+    known: KnownPicture
     options: JudgeOptions = field(default_factory=JudgeOptions)
+
+    def checked_detector(self, opening: Opening) -> Detector:
+        """The detector, after its self-check. Raises CheckpointError: it is absent, damaged or sees nothing."""
+        return checked(self.detector(opening), self.known)
+
+    def first(self, count: int | None) -> list[Record]:
+        """The first `count` prompts of every task; all without a count."""
+        seen, chosen = Counter[str](), list[Record]()
+        for record in self.prompts():
+            seen[record["tag"]] += 1
+            if count is None or seen[record["tag"]] <= count:
+                chosen.append(record)
+        return chosen
 
     def sha256(self) -> str:
         """Of the records as JSON lines."""

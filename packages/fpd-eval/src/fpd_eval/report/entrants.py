@@ -16,7 +16,7 @@ from fpd_eval.systems import SystemKind
 from fpd_eval.systems.kind import open_teacher
 from fpd_eval.systems.student import StudentSystem
 from fpd_eval.systems.system import System
-from fpd_eval.systems.teacher import TeacherSystem
+from fpd_eval.systems.teacher import GUIDANCE, TeacherSystem
 
 UNTRAINED = "untrained"
 
@@ -158,11 +158,12 @@ def systems(comparison: Comparison, *, num_classes: int | None, device: str = "c
         raise ValueError(_prompts_only("the teacher of --ckpt"))
     if num_classes not in (None, teacher.num_classes):
         raise ValueError(f"the teacher knows {teacher.num_classes} classes, the protocol has {num_classes}")
-    sampler, scale = comparison.sampler, comparison.guidance_scale
+    changed = {} if comparison.guidance_scale is None else {GUIDANCE: comparison.guidance_scale}
+    sampler = comparison.sampler
     untrained = StudentSystem(UNTRAINED, Generator.untrained(teacher, students[0][0].generation), role="untrained")
     names = [candidate.name for candidate in comparison.students]
     return [
-        *([TeacherSystem(teacher, steps=n, sampler=sampler, guidance_scale=scale)] for n in sorted(comparison.steps)),
+        *([TeacherSystem(teacher, steps=n, sampler=sampler, changed=changed)] for n in sorted(comparison.steps)),
         [untrained],
         *([StudentSystem(name, one.to(device)) for one in seeds] for name, seeds in zip(names, students, strict=True)),
     ]

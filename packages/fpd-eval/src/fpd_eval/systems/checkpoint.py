@@ -1,5 +1,6 @@
 """A public one-step checkpoint of another method on a family that fpd knows."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -9,7 +10,7 @@ from fpd_core import Generator
 from fpd_core.config import Location
 from fpd_core.containers import load_public
 from fpd_core.generator import GenerationConfig
-from fpd_eval.systems.kind import SystemKind, open_teacher
+from fpd_eval.systems.kind import SystemKind, open_teacher, teacher_files
 from fpd_eval.systems.student import StudentSystem
 from fpd_eval.systems.system import System
 
@@ -29,3 +30,6 @@ class CheckpointKind(SystemKind):
         teacher = open_teacher(self.teacher, device)
         load_public(teacher.network, self.weights)
         return StudentSystem(self.name, Generator(teacher, self.generation, {}), role="baseline")
+
+    def checkpoints(self) -> list[Path]:
+        return [*teacher_files(self.teacher), Path(self.weights)]

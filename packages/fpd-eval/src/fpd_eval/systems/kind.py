@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Line, Name
-from fpd_core.teachers import Teacher, load_teacher
+from fpd_core.teachers import Teacher, load_teacher, teacher_config
 from fpd_core.untrusted import shown
 from fpd_eval.systems.system import System
 
@@ -31,6 +31,15 @@ class SystemKind(Config):
             ValueError: an option is out of range.
         """
 
+    def checkpoints(self) -> list[Path]:
+        """The weight files that make the images, for the record; none where they have no place on this machine."""
+        return []
+
+
+def teacher_files(wanted: str | dict[str, Any]) -> list[Path]:
+    """Weight files of a teacher named as `open_teacher` takes it. Raises ConfigError: unknown family or key."""
+    return teacher_config(_section(wanted)).weight_files()
+
 
 def open_teacher(wanted: str | dict[str, Any], device: torch.device) -> Teacher:
     """A teacher by family name, by weight folder or by its own config section.
@@ -39,6 +48,11 @@ def open_teacher(wanted: str | dict[str, Any], device: torch.device) -> Teacher:
         ConfigError: unknown family or key.
         CheckpointError: its weights are absent or damaged.
     """
+    return load_teacher(_section(wanted)).to(device)
+
+
+def _section(wanted: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A weight folder as a section."""
     if isinstance(wanted, str) and Path(shown(wanted)).is_dir():
-        wanted = {"name": read_section(Path(wanted), "architecture").get("name"), "path": wanted}
-    return load_teacher(wanted).to(device)
+        return {"name": read_section(Path(wanted), "architecture").get("name"), "path": wanted}
+    return wanted

@@ -1,11 +1,13 @@
 """A student as fpd exports it."""
 
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fpd_core import Generator, load_generator
+from fpd_core.checkpoints import WEIGHTS
 from fpd_core.conditioning import Condition
 from fpd_core.config import Location
 from fpd_eval.runtime.cache import hash_json, hash_tensors
@@ -21,6 +23,9 @@ class StudentKind(SystemKind):
 
     def load(self, device: torch.device) -> System:
         return StudentSystem(self.name, load_generator(self.folder).to(device))
+
+    def checkpoints(self) -> list[Path]:
+        return [Path(self.folder) / WEIGHTS]
 
 
 class StudentSystem(GeneratingSystem):

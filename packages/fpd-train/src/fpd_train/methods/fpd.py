@@ -9,8 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Size, Temperature, nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
 from fpd_core.teachers import AnyTeacherConfig, load_teacher
@@ -81,6 +83,7 @@ class FpdMethod:
                 parameter.requires_grad_(False)
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}
         self.settings = AS_THE_RUN_SAYS
+        self._chunks: list[Chunk] = []
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
@@ -92,6 +95,32 @@ class FpdMethod:
     def phases(self, step: int) -> Sequence[str]:
         return [STUDENT] if self._gan is None else self._gan.phases(step)
 
+    def prepare(
+        self,
+        phase: str,
+        batches: Sequence[Batch],
+        forward: Mapping[str, Forward],
+        generators: Sequence[torch.Generator],
+        step: int,
+    ) -> None:
+        """Accumulated micro-batches are one drift problem: solved here, pulled back chunk by chunk in `loss`."""
+        if phase != STUDENT:
+            return
+        self._chunks = first_pass(
+            forward[phase],
+            self._teacher,
+            self._lift,
+            [self._conditions(batch) for batch in batches],
+            self._config.objective,
+            progress=step / self._steps,
+            generators=generators,
+            gather=self._gather,
+        )
+
+    def _conditions(self, batch: Batch) -> Condition:
+        given = len(batch.condition) * self.drafts_per_condition // self._config.drafts_per_condition
+        return self._teacher.condition(batch.condition[:given]).repeat_interleave(self._config.drafts_per_condition)
+
     def loss(
         self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
@@ -99,17 +128,18 @@ class FpdMethod:
             self._gan.check(batch)
             if phase == DISCRIMINATOR:
                 return self._gan.discriminator_loss(batch, self.networks[STUDENT], forward[phase], generator)
-        given = len(batch.condition) * self.drafts_per_condition // self._config.drafts_per_condition
-        result = fixed_point_loss(
-            forward[phase],
-            self._teacher,
-            self._lift,
-            self._teacher.condition(batch.condition[:given]).repeat_interleave(self._config.drafts_per_condition),
-            self._config.objective,
-            progress=step / self._steps,
-            generator=generator,
-            gather=self._gather,
-        )
+        parts, objective = (forward[phase], self._teacher, self._lift), self._config.objective
+        if self._chunks:
+            result = second_pass(*parts, self._chunks.pop(0), objective, generator=generator)
+        else:
+            result = fixed_point_loss(
+                *parts,
+                self._conditions(batch),
+                objective,
+                progress=step / self._steps,
+                generator=generator,
+                gather=self._gather,
+            )
         report = self._report(result)
         if self._gan is None or DISCRIMINATOR not in forward:
             return result.loss, report

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -79,4 +79,20 @@ class Method(Protocol):
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         """Write the finished networks as a weight folder with `card` as its model card."""
+        ...
+
+
+@runtime_checkable
+class BatchCoupled(Protocol):
+    """A method whose loss compares all samples of a step, however many micro-batches they come in."""
+
+    def prepare(
+        self,
+        phase: str,
+        batches: Sequence[Batch],
+        forward: Mapping[str, Forward],
+        generators: Sequence[torch.Generator],
+        step: int,
+    ) -> None:
+        """Called before the losses of a step's micro-batches, where there are several, with what they will be given."""
         ...

@@ -1,0 +1,80 @@
+"""GenEval of the scenes by real processes: two ranks, one killed, one resumed; and the same images as a folder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+GENEVAL = ("-m", "fpd_eval", "geneval", "--suite", "scenes", "--samples", "2", "--per-task", "2")
+STUDENT = (*GENEVAL, "--ckpt", "assets/scenes/student")
+IMAGES = 24
+
+
+def start(*arguments, ranks=1):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(port))
+    command = [sys.executable, *(launcher if ranks > 1 else ()), *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+
+
+def contents(folder):
+    """Every file that two runs must share, with the run's own place taken out."""
+    files = [path for path in folder.rglob("*") if path.suffix in (".png", ".jsonl", ".json")]
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(str(folder).encode(), b"")
+        for path in files
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    finish(start(*STUDENT, "--out", folder))
+    return folder
+
+
+def test_two_ranks_give_the_bytes_of_one(alone, tmp_path):
+    finish(start(*STUDENT, "--out", tmp_path, ranks=2))
+    assert contents(tmp_path) == contents(alone)
+    assert len((tmp_path / "student" / "results.jsonl").read_text().splitlines()) == IMAGES
+
+
+def test_a_killed_run_continues_to_the_same_bytes(alone, tmp_path):
+    process = start(*STUDENT, "--out", tmp_path)
+    deadline = time.monotonic() + 200
+    while not (made := list(tmp_path.rglob("*.png"))) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 0 < len(made) < IMAGES
+    assert not (tmp_path / "student" / "results.jsonl").exists()
+    finish(start(*STUDENT, "--out", tmp_path))
+    assert contents(tmp_path) == contents(alone)
+
+
+def test_a_folder_of_the_same_images_is_judged_the_same(alone, tmp_path):
+    finish(start(*GENEVAL, "--images", alone / "student" / "images", "--out", tmp_path))
+    judged = (tmp_path / "results.jsonl").read_bytes()
+    assert judged == (alone / "student" / "results.jsonl").read_bytes()
