@@ -229,7 +229,7 @@ def test_results_are_the_official_lines(official, tmp_path, judges):
     results = read_results(tmp_path / "out" / "results.jsonl")
     assert len(results) == 553
     first = results[0]  # a photo of a bench
-    assert list(first) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
+    assert list(first) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details", "colors"]
     assert first["filename"] == str(official / "00000" / "samples" / "00000.png")
     assert (first["correct"], first["reason"]) == (True, "")
     assert json.loads(first["metadata"]) == make_prompts()[0]
@@ -238,6 +238,9 @@ def test_results_are_the_official_lines(official, tmp_path, judges):
         first["details"]
         == '{"bench": [[2.0, 2.0, 9.0, 12.0, 0.949999988079071]], "dog": [[0.0, 0.0, 4.0, 4.0, 0.4000000059604645]]}'
     )
+    assert first["colors"] == "{}"
+    colored = next(result for result in results if result["tag"] == "color_attr" and "bench" in result["prompt"])
+    assert colored["colors"] == '{"bench": ["green"]}'
     assert results[1]["reason"] == "expected cow>=1, found 0"
 
 
