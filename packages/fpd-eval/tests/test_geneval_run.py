@@ -229,7 +229,7 @@ def test_results_are_the_official_lines(official, tmp_path, judges):
     results = read_results(tmp_path / "out" / "results.jsonl")
     assert len(results) == 553
     first = results[0]  # a photo of a bench
-    assert list(first) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
+    assert list(first) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details", "colors"]
     assert first["filename"] == str(official / "00000" / "samples" / "00000.png")
     assert (first["correct"], first["reason"]) == (True, "")
     assert json.loads(first["metadata"]) == make_prompts()[0]
@@ -238,6 +238,7 @@ def test_results_are_the_official_lines(official, tmp_path, judges):
         first["details"]
         == '{"bench": [[2.0, 2.0, 9.0, 12.0, 0.949999988079071]], "dog": [[0.0, 0.0, 4.0, 4.0, 0.4000000059604645]]}'
     )
+    assert first["colors"] == "{}"
     assert results[1]["reason"] == "expected cow>=1, found 0"
 
 
@@ -359,7 +360,9 @@ def test_colors_are_found_from_masks_made_elsewhere(tmp_path, colored, judges, e
     # Columns first: 16 rows of background, then 3 object pixels at the top of the second column.
     mask = {"size": [16, 16], "counts": [16, 3, 237]}
     store(tmp_path / "boxes", "00000/00000", {colored["class"]: [{"box": [1, 0, 2, 3], "score": 0.9, "mask": mask}]})
-    assert judged(tmp_path, judges)["correct"] is (colored["color"] == "green")
+    result = judged(tmp_path, judges)
+    assert result["correct"] is (colored["color"] == "green")
+    assert json.loads(result["colors"]) == {colored["class"]: ["green"]}
     assert eyes.asked == [(colored["class"], 1)]
 
 

@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -18,6 +19,7 @@ from fpd_eval.protocols import protocol_called
 from fpd_eval.report import plots
 from fpd_eval.report.cells import cells, footnotes, geneval_cells, published_cells
 from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
+from fpd_eval.report.judged_strip import judged_strip
 from fpd_eval.report.page import html_report, markdown_report, write_report
 from fpd_eval.report.printed import printed
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, terminal_table
@@ -282,7 +284,6 @@ def test_hostile_names_prompts_and_notes_are_shown_and_not_run(with_geneval, tmp
     assert {"script", "link", "iframe"}.isdisjoint(page.tags)
     assert {HOSTILE, f"{HOSTILE} (partial)", f"{HOSTILE}: {HOSTILE}", f"{HOSTILE}: few images"} <= set(page.texts)
     assert all(source.startswith("data:image/") for source in page.sources)
-    assert any(source.startswith("data:image/jpeg;base64,") for source in page.sources)
     assert "<script>" not in (tmp_path / "report.md").read_text()
     assert {"geneval.png", "prompts.png", "geneval.csv"} <= {file.name for file in tmp_path.iterdir()}
 
@@ -303,3 +304,23 @@ def test_the_sample_strip_shows_the_prompts_image_and_grey_for_lost_ones(with_ge
     assert red[0] > 240
     assert max(red[1:]) < 20
     assert max(abs(level - 211) for level in grey) < 4
+
+
+@pytest.mark.parametrize(("correct", "frame"), [(True, (26, 127, 75)), (False, (179, 55, 47))])
+def test_judged_pictures_show_boxes_and_verdict(tmp_path, correct, frame):
+    """A 64 pixel image, shown with 184 pixels in a frame of 4: the box of 16..48 lies at 46..138."""
+    Image.new("RGB", (64, 64), "black").save(tmp_path / "0.png")
+    result = {"filename": str(tmp_path / "0.png"), "prompt": "a", "correct": correct}
+    boxed = {"details": json.dumps({"cup": [[16, 16, 48, 48, 0.75]]}), "colors": json.dumps({"cup": ["red"]})}
+    with_box, without = (
+        np.array(Image.open(io.BytesIO(base64.b64decode(judged_strip([one], ["a", "b"])))))
+        for one in (result | boxed, result)
+    )
+    assert with_box.shape == (192, 384, 3)
+    assert tuple(with_box[1, 100]) == frame
+    assert tuple(with_box[50, 100]) != (0, 0, 0)
+    assert tuple(with_box[100, 50]) == tuple(with_box[142, 100]) == (255, 212, 0)
+    assert not (without[8:170, 8:184]).any()
+    # The label stands inside the box, below its upper edge.
+    assert (with_box[51:66, 52:130] != 0).any()
+    assert tuple(with_box[100, 300]) == (211, 211, 211)

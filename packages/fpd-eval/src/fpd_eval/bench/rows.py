@@ -84,7 +84,9 @@ class GenEvalRow(SeededRow):
     errors: dict[str, Score]
     published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
     note: Line = ""
-    samples: str = Field(description="Base64 JPEG: one prompt of every task; empty where the images are gone.")
+    samples: str = Field(
+        description="Base64 PNG: one prompt of every task with the judge's boxes; empty where the images are gone."
+    )
 
 
 class Verdict(Config):

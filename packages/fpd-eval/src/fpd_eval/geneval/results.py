@@ -9,6 +9,7 @@ import numpy as np
 
 from fpd_core.untrusted import read_json_lines
 from fpd_eval.geneval.classes import CLASSES
+from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.judge import Verdict
 from fpd_eval.geneval.layout import Sample, write_whole
 
@@ -16,8 +17,11 @@ RESULT_BYTES = 2**28
 FIELDS = {"filename": str, "tag": str, "prompt": str, "correct": bool, "metadata": str}
 
 
-def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-    """One line; `metadata` and `details` are JSON texts, boxes are float32 as in the original."""
+def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Detection]]) -> dict[str, Any]:
+    """One line; `metadata`, `details` and `colors` are JSON texts, boxes are float32 as in the original.
+
+    `colors`, which the original lacks, names those that are known, in the order of the boxes in `details`.
+    """
     names = [name for name in CLASSES if name in kept]
     details = {name: [np.array(box[:5], np.float32).tolist() for box in kept[name]] for name in names}
     return {
@@ -28,6 +32,7 @@ def result(sample: Sample, verdict: Verdict, kept: Mapping[str, Sequence[Any]]) 
         "reason": verdict.reason,
         "metadata": json.dumps(sample.record),
         "details": json.dumps(details),
+        "colors": json.dumps({name: colors for name in names if any(colors := [box.color for box in kept[name]])}),
     }
 
 

@@ -1,23 +1,20 @@
 """GenEval results as rows of a comparison: scores with errors, and the same prompts of every system."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from fpd_core.config import Config, explain
 from fpd_core.untrusted import parse_object, read_json, shown
-from fpd_core.untrusted.images import open_image
 from fpd_eval.bench.rows import GenEvalRow
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.results import read_results
 from fpd_eval.geneval.scores import Scores, missing_images, summarize
 from fpd_eval.geneval.suites import suite_called
+from fpd_eval.report.judged_strip import judged_strip
 from fpd_eval.report.printed import printed
 
 # Task -> name of its published metric.
@@ -31,7 +28,6 @@ METRICS = {
 }
 OVERALL = "geneval_overall"
 OFFICIAL = "geneval"
-THUMBNAIL = 192
 
 
 class Judged(Config):
@@ -93,7 +89,7 @@ def geneval_row(judged: Judged) -> GenEvalRow:
             settings=settings,
         ),
         note=judged.note,
-        samples=_strip(results, suite),
+        samples=_strip(results, suite, judged.results),
     )
 
 
@@ -132,19 +128,8 @@ def _sentence(record: Outcome) -> str:
     )
 
 
-def _strip(results: Sequence[Mapping[str, Any]], suite: str) -> str:
-    """The first image of every shown prompt side by side, JPEG; grey where one is missing, empty where all are."""
-    found = []
-    for prompt in shown_prompts(suite):
-        files = sorted(result["filename"] for result in results if result["prompt"] == prompt)
-        found.append(Path(files[0]) if files else None)
-    if not any(path is not None and path.exists() for path in found):
-        return ""
-    strip = Image.new("RGB", (THUMBNAIL * len(found), THUMBNAIL), "lightgrey")
-    for number, path in enumerate(found):
-        if path is not None and path.exists():
-            image = open_image(path).convert("RGB")
-            strip.paste(ImageOps.fit(image, (THUMBNAIL, THUMBNAIL)), (number * THUMBNAIL, 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, "jpeg", quality=88)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _strip(results: Sequence[Mapping[str, Any]], suite: str, path: Path) -> str:
+    try:
+        return judged_strip(results, shown_prompts(suite))
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
+        raise ValueError(f"{path}: the boxes of an image cannot be shown: {error}") from None

@@ -19,7 +19,8 @@ CAPTIONS = {
     "there are several. A white diamond is what a paper prints.",
     "curves": "Training of the student; pale: logged values, solid: running mean.",
     "samples": "The first measured images of every system: same classes and, where it generates, same seeds.",
-    "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected; the "
+    "prompts": "The first prompt of every GenEval task, first image of every system: same prompts, none selected. "
+    "Boxes are the judge's, with score, and colour where it names one; green frames passed, red ones did not. The "
     "notes name the seeds that are on record.",
 }
 PANELS = {
