@@ -162,11 +162,13 @@ def systems(comparison: Comparison, *, num_classes: int | None, device: str = "c
     sampler = comparison.sampler
     untrained = StudentSystem(UNTRAINED, Generator.untrained(teacher, students[0][0].generation), role="untrained")
     names = [candidate.name for candidate in comparison.students]
-    return [
-        *([TeacherSystem(teacher, steps=n, sampler=sampler, changed=changed)] for n in sorted(comparison.steps)),
-        [untrained],
-        *([StudentSystem(name, one.to(device)) for one in seeds] for name, seeds in zip(names, students, strict=True)),
+    teachers: list[list[System]] = [
+        [TeacherSystem(teacher, steps=n, sampler=sampler, changed=changed)] for n in sorted(comparison.steps)
     ]
+    distilled: list[list[System]] = [
+        [StudentSystem(name, one.to(device)) for one in seeds] for name, seeds in zip(names, students, strict=True)
+    ]
+    return [*teachers, [untrained], *distilled]
 
 
 def _teacher(comparison: Comparison, students: Sequence[Sequence[Generator]], device: torch.device) -> Teacher:
