@@ -1,10 +1,11 @@
-"""Twenty kills of real processes at seeded random moments: every run ends in the numbers of one that was left alone."""
+"""Kills of real processes at seeded random moments: every run ends in the numbers of one that was left alone."""
 
 import json
 import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,17 +60,17 @@ def wait_until(condition, process):
         time.sleep(0.0005)
 
 
-def kill_after_a_while(launch, ranks, folder, chance):
+def kill_after_a_while(start, folder, chance):
     """SIGKILL to every process of the run, at a moment of its training or of the end of it."""
-    process = launch(ranks, wait=False, **SETTINGS)
+    process = start(wait=False)
     wait_until((folder / "metrics.jsonl").exists, process)
     time.sleep(chance.uniform(0, 5))
     kill(process)
 
 
-def kill_while_a_checkpoint_is_written(launch, ranks, folder, chance):
+def kill_while_a_checkpoint_is_written(start, folder, chance):
     for _ in range(10):
-        process = launch(ranks, wait=False, **SETTINGS)
+        process = start(wait=False)
         begun = chance.randrange(2, STEPS // 2)
         wait_until(lambda: (folder / "checkpoints" / f"step_{begun:06d}").exists(), process)  # noqa: B023
         wait_until(lambda: partial_checkpoints(folder), process)
@@ -81,35 +82,40 @@ def kill_while_a_checkpoint_is_written(launch, ranks, folder, chance):
 
 @pytest.fixture(scope="module")
 def unbroken():
-    """Finished folders of runs that nobody disturbed, by number of ranks."""
+    """Finished folders of runs that nobody disturbed, by number of ranks and micro-batches per step."""
     return {}
 
 
 CASES = [
-    *((seed, 1, kill_after_a_while) for seed in range(13)),
-    *((seed, 2, kill_after_a_while) for seed in range(13, 18)),
-    (18, 1, kill_while_a_checkpoint_is_written),
-    (19, 2, kill_while_a_checkpoint_is_written),
+    *((seed, 1, 1, kill_after_a_while) for seed in range(13)),
+    *((seed, 2, 1, kill_after_a_while) for seed in range(13, 18)),
+    (18, 1, 1, kill_while_a_checkpoint_is_written),
+    (19, 2, 1, kill_while_a_checkpoint_is_written),
+    (20, 1, 2, kill_after_a_while),
+    (21, 2, 2, kill_after_a_while),
+    (22, 1, 2, kill_while_a_checkpoint_is_written),
 ]
 
 
-@pytest.mark.parametrize(("seed", "ranks", "disturb"), CASES, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("seed", "ranks", "accumulation", "disturb"), CASES, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_a_killed_run_ends_in_the_numbers_of_an_unbroken_one(
-    launch, config, unbroken, tmp_path_factory, seed, ranks, disturb
+    launch, config, unbroken, tmp_path_factory, seed, ranks, accumulation, disturb
 ):
-    folder = Path(config["output"])
-    launcher = ranks if ranks > 1 else None
-    if ranks not in unbroken:
-        code, output = launch(launcher, **SETTINGS)
+    folder, kind = Path(config["output"]), (ranks, accumulation)
+    start = partial(launch, ranks if ranks > 1 else None, engine={"accumulation": accumulation}, **SETTINGS)
+    if kind not in unbroken:
+        code, output = start()
         assert code == 0, output
-        unbroken[ranks] = folder.rename(tmp_path_factory.mktemp("unbroken") / "run")
+        unbroken[kind] = folder.rename(tmp_path_factory.mktemp("unbroken") / "run")
 
-    disturb(launch, launcher, folder, random.Random(seed))
+    disturb(start, folder, random.Random(seed))
     assert not any(path.name.endswith(".partial") for path in folder.glob("checkpoints/step_*"))
-    code, output = launch(launcher, **SETTINGS)
+    code, output = start()
     assert code == 0, output
-    assert metrics(folder) == metrics(unbroken[ranks])
-    expected, found = tensors(unbroken[ranks]), tensors(folder)
+    assert metrics(folder) == metrics(unbroken[kind])
+    expected, found = tensors(unbroken[kind]), tensors(folder)
     assert found.keys() == expected.keys()
     assert len(found) > 50
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []

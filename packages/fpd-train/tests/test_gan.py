@@ -55,6 +55,11 @@ def method(teacher_folder, **gan):
     return FpdMethod(FpdConfig.model_validate(tree), PARTS)
 
 
+def without_the_term(teacher_folder):
+    teacher, lift = {"path": str(teacher_folder)}, {"space": "pixel"}
+    return FpdMethod(FpdConfig.model_validate({"teacher": teacher, "lift": lift, "drafts_per_condition": 4}), PARTS)
+
+
 def batch(images=8, side=32, conditions=8):
     generator = torch.Generator().manual_seed(0)
     pictures = torch.rand(images, 3, side, side, generator=generator)
@@ -91,18 +96,33 @@ def test_the_adversarial_term_changes_the_students_gradient_by_its_ratio(teacher
 
 
 def test_before_the_start_the_loss_is_that_of_a_run_without(teacher_folder):
-    made = method(teacher_folder)
-    plain = FpdMethod(
-        FpdConfig.model_validate(
-            {"teacher": {"path": str(teacher_folder)}, "lift": {"space": "pixel"}, "drafts_per_condition": 4}
-        ),
-        PARTS,
-    )
+    made, plain = method(teacher_folder), without_the_term(teacher_folder)
     given = batch()
     small = Batch(given.condition[:2])
     alone, _ = made.loss(STUDENT, given, {STUDENT: made.networks[STUDENT]}, torch.Generator().manual_seed(1), 0)
     without, _ = plain.loss(STUDENT, small, {STUDENT: plain.networks[STUDENT]}, torch.Generator().manual_seed(1), 0)
     assert torch.equal(alone, without)
+
+
+def accumulated(made, batches):
+    """The student's mean gradient over the micro-batches of one step, as the trainer takes it."""
+    forward = {STUDENT: made.networks[STUDENT]}
+    forward |= {DISCRIMINATOR: made.networks[DISCRIMINATOR]} if DISCRIMINATOR in made.networks else {}
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(batches))]
+    made.prepare(STUDENT, batches, forward, generators, 0)
+    for part, generator in zip(batches, generators, strict=True):
+        (made.loss(STUDENT, part, forward, generator, 0)[0] / len(batches)).backward()
+    return torch.cat([p.grad.flatten() for p in made.networks[STUDENT].parameters() if p.grad is not None])
+
+
+def test_the_adversarial_term_adds_to_the_one_drift_problem_of_all_micro_batches(teacher_folder):
+    """Without weight it changes nothing of the two passes' gradient; with weight it adds to it in proportion."""
+    found = {weight: accumulated(method(teacher_folder, weight=weight), [batch(), batch()]) for weight in (0, 1, 3)}
+    drift = accumulated(without_the_term(teacher_folder), [Batch(batch().condition[:2])] * 2)
+    torch.testing.assert_close(found[0], drift, rtol=1e-5, atol=1e-7)
+    added = found[1] - drift
+    assert added.norm() > 1e-3 * drift.norm()
+    torch.testing.assert_close(found[3] - drift, 3 * added, rtol=1e-3, atol=1e-3 * float(added.abs().max()))
 
 
 def test_real_and_generated_images_may_differ_in_number(teacher_folder):
@@ -175,7 +195,9 @@ def metrics(folder):
 
 
 @pytest.mark.distributed
-def test_an_interrupted_run_resumes_both_engines_to_the_same_numbers(launch, gan_config, tmp_path):
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_interrupted_run_resumes_both_engines_to_the_same_numbers(launch, gan_config, tmp_path, accumulation):
+    gan_config["engine"] = {"accumulation": accumulation}
     code, output = launch(**gan_config)
     assert code == 0, output
     straight = Path(gan_config["output"]).rename(tmp_path / "straight")
@@ -187,6 +209,7 @@ def test_an_interrupted_run_resumes_both_engines_to_the_same_numbers(launch, gan
     assert code == 0, output
     assert "resuming" in output
     assert metrics(gan_config["output"]) == metrics(straight)
+    assert metrics(straight)[-1]["images_seen"] == 5 * 8 * accumulation
     assert {"loss_d", "loss_gan", "lr", "lr/discriminator"} <= metrics(straight)[-1].keys()
     for name in ("student", "discriminator"):
         folders = (straight, Path(gan_config["output"]))

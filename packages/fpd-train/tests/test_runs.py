@@ -34,7 +34,9 @@ def wait_for(path, process, seconds=120):
         time.sleep(0.02)
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(launch, config, tmp_path):
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_killed_run_resumes_to_the_same_numbers(launch, config, tmp_path, accumulation):
+    config["engine"] = {"accumulation": accumulation}
     code, output = launch()
     assert code == 0, output
     straight = tmp_path / "straight"
@@ -139,15 +141,16 @@ def test_a_finished_folder_refuses_other_settings(launch, config):
     assert "already holds a run at step 1" in output
 
 
-@pytest.mark.parametrize("name", ["maskgit", "maskgen"])
+@pytest.mark.parametrize("name", ["maskgit", "maskgen", "paper/maskgit", "paper/maskgen"])
 def test_a_shipped_config_without_weights_stops_with_the_list_of_files(launch, name):
     shipped = json.loads((REPO / f"configs/{name}.json").read_text())
     code, output = launch(1, **shipped, device="cpu")
     assert code != 0
-    family = (*WEIGHT_FILES[name], *WEIGHT_FILES["dinov3"])
+    teacher = name.removeprefix("paper/")
+    family = (*WEIGHT_FILES[teacher], *WEIGHT_FILES["dinov3"])
     assert f"{len(family)} weight files are missing" in output
     for file in family:
         assert str(file.local) in output
         assert file.repo_id in output
-    assert f"fpd-train weights pull {name}" in output
+    assert f"fpd-train weights pull {teacher}" in output
     assert "Traceback" not in output
