@@ -17,9 +17,33 @@ def write(tmp_path, tree):
     return path
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.json")), ids=lambda p: p.name)
+SHIPPED = sorted([*REPO.glob("configs/*.json"), *REPO.glob("configs/paper/*.json")])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.relative_to(REPO / "configs").as_posix())
 def test_every_shipped_config_is_valid(path):
     assert load_config(path).steps > 0
+
+
+@pytest.mark.parametrize("name", ["maskgit", "maskgen", "fashion"])
+def test_the_papers_configs_say_themselves_what_the_paper_says(name):
+    """Written out, so that a later default does not change them."""
+    path = REPO / f"configs/paper/{name}.json"
+    written, method = json.loads(path.read_text())["method"], load_config(path).method
+    assert written["drafts_per_condition"] == 1
+    assert written["objective"] == {
+        "init_mask_ratio": 0.9,
+        "remask": {"schedule": "arccos", "clamp": [0.05, 0.95], "passes": 1},
+        "estimator": "straight_through",
+        "draft_source": "student",
+        "bandwidths": [0.02, 0.05, 0.2],
+        "weighting": "plain",
+        "own_target": "keep",
+    }
+    assert method.objective.remask.end is None
+    assert method.gan is None
+    assert method.lift.space == "feature"
+    assert method.lift.grid == "4x4"
 
 
 @pytest.mark.parametrize(

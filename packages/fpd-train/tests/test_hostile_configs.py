@@ -17,7 +17,7 @@ from fpd_train.config import TrainConfig, load_config
 from fpd_train.engine_config import OptimizerConfig
 
 REPO = Path(__file__).resolve().parents[3]
-SHIPPED = sorted((REPO / "configs").glob("*.json"))
+SHIPPED = sorted([*REPO.glob("configs/*.json"), *REPO.glob("configs/paper/*.json")])
 SCHEMA = TrainConfig.model_json_schema()
 
 
@@ -230,7 +230,8 @@ def test_a_foreign_folder_is_no_run_folder(tmp_path, config, teacher_folder):
 # A resolved config is all that a run depends on: these are the shipped files' values, default by default.
 def test_shipped_configs_resolve_as_before():
     known = json.loads((Path(__file__).parent / "resolved.json").read_text())
-    assert known == {path.name: load_config(path).model_dump(mode="json") for path in SHIPPED}
+    found = {path.relative_to(REPO / "configs").as_posix(): load_config(path) for path in SHIPPED}
+    assert known == {name: config.model_dump(mode="json") for name, config in found.items()}
 
 
 def sections(model, seen=None):
