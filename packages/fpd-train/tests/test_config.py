@@ -59,6 +59,8 @@ def test_the_papers_configs_say_themselves_what_the_paper_says(name):
         ("method.name=fdp", r"method: .*'fpd'"),
         ("micro_batch=7", "micro_batch 7 is not a multiple of drafts_per_condition 2"),
         ("engine.zero_stage=4", r"engine\.zero_stage"),
+        ('method.objective={"normalisation": "sharp", "weighting": "cross"}', "'cross' has nothing to weigh"),
+        ("method.objective.normalisation=abc", r"'joint', 'corrected' or 'sharp'"),
         ("method.objective.remask.passes=0", r"remask\.passes"),
         ("method.objective.remask.order=best", r"'random' or 'confidence'"),
         ("steps", "not of the form section.key=value"),

@@ -15,6 +15,7 @@ from torch import distributed as dist
 
 Weighting = Literal["plain", "cross"]
 OwnTarget = Literal["keep", "mask"]
+Normalisation = Literal["joint", "corrected", "sharp"]
 
 SELF_DISTANCE = 100.0  # added to the normalised distance of a sample to itself: exp(-100/h) underflows
 AFFINITY_FLOOR = 1e-6  # inside the root, so no affinity is below 1e-3
@@ -42,6 +43,7 @@ def drift_loss(
     bandwidths: Sequence[float] = (0.02, 0.05, 0.2),
     weighting: Weighting = "plain",
     own_target: OwnTarget = "keep",
+    normalisation: Normalisation = "joint",
     gather: bool = False,
 ) -> DriftLoss:
     """Σ_h E |X - sg(X + V_h)|² / Z_h over samples, cells and channels (eq. 7); its value is Σ_h Z_h.
@@ -57,14 +59,19 @@ def drift_loss(
         own_target: "keep" lets sample i see its own refinement Y_i, as published. "mask" hides it, as the self pair is
             hidden: without that, a student at the fixed point is still pushed, because Y_i depends on X_i. Then only
             the other samples of a condition carry it, so every condition needs several.
+        normalisation: "joint", the geometric mean of a softmax over all that a sample sees and one over all that see
+            it; "corrected", the same without the O(1/n) bias of its means (`bias_corrected`); "sharp", each side by
+            the kernel whose gradient it is (arXiv 2604.06333), so that V_h is a gradient.
         gather: let samples of all ranks take part. Collective: call on every rank with equal shapes.
 
     Returns:
         DriftLoss in float32, or float64 for float64 input.
 
     Raises:
-        ValueError: shapes differ or are not [B, F, D], or a bandwidth is not positive and finite.
+        ValueError: shapes differ or are not [B, F, D], a bandwidth is not positive and finite, or "cross" weights are
+            asked of the sharp normalisation.
     """
+    check_normalisation(normalisation, weighting)
     if student.ndim != 3 or student.shape != target.shape:
         raise ValueError(f"student {tuple(student.shape)} and target {tuple(target.shape)} must be one shape [B, F, D]")
     if not bandwidths or not all(0 < h < math.inf for h in bandwidths):
@@ -74,11 +81,20 @@ def drift_loss(
         x = student.to(wide)
         here = (x.detach(), target.detach().to(wide))
         (all_x, all_y), first = _everyone(here) if gather else (here, 0)
-        field = _field(all_x, all_y, bandwidths, weighting, own_target)
+        field = _field(all_x, all_y, bandwidths, weighting, own_target, normalisation)
         mine = field.weights[:, first : first + len(x)] * (-2 / (x.numel() * field.unit**2))
         gradient = (mine.to(wide) @ field.seen).transpose(0, 1)
         loss = field.loss.to(wide) + pulled_back(x, gradient)
     return DriftLoss(loss, gradient, field.rms.to(wide), field.scale.to(wide), field.alignment.to(wide))
+
+
+def check_normalisation(normalisation: Normalisation, weighting: Weighting) -> None:
+    """Raises ValueError: "cross" weights with the sharp normalisation, which has weights of its own."""
+    if normalisation == "sharp" and weighting == "cross":
+        raise ValueError(
+            "normalisation 'sharp' divides each side by its own density, so weighting 'cross' has nothing to weigh; "
+            "use weighting 'plain'"
+        )
 
 
 def pulled_back(features: Tensor, gradient: Tensor) -> Tensor:
@@ -104,7 +120,14 @@ class _Field:
     alignment: Tensor
 
 
-def _field(x: Tensor, y: Tensor, bandwidths: Sequence[float], weighting: Weighting, own_target: OwnTarget) -> _Field:
+def _field(
+    x: Tensor,
+    y: Tensor,
+    bandwidths: Sequence[float],
+    weighting: Weighting,
+    own_target: OwnTarget,
+    normalisation: Normalisation,
+) -> _Field:
     seen = torch.cat([x, y]).transpose(0, 1)
     seen -= seen.mean(1, keepdim=True)
     wide = seen.double()  # products in float32 lose the close pairs that h = 0.02 lives on
@@ -117,7 +140,7 @@ def _field(x: Tensor, y: Tensor, bandwidths: Sequence[float], weighting: Weighti
 
     force, mean_squares = torch.zeros_like(distance), []
     for h in bandwidths:
-        weights = _weights(distance, h, weighting)
+        weights = _weights(distance, h, weighting, normalisation)
         mean_squares.append((weights @ products * weights).sum() / (x.numel() * unit**2))
         force += weights / _root(mean_squares[-1])
     rms = _root(torch.stack(mean_squares))
@@ -155,12 +178,17 @@ def _out_of_reach(distance: Tensor, own_target: OwnTarget) -> Tensor:
     return distance
 
 
-def _weights(distance: Tensor, bandwidth: float, weighting: Weighting) -> Tensor:
+def _weights(distance: Tensor, bandwidth: float, weighting: Weighting, normalisation: Normalisation) -> Tensor:
     """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others."""
-    logits = distance / -bandwidth
-    # Softmax over everything a sample sees and over everyone who sees it; the geometric mean is a± of eq. 6.
-    affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
-    negative, positive = affinity.split(distance.shape[1], dim=2)
+    logits, batch = distance / -bandwidth, distance.shape[1]
+    if normalisation == "sharp":
+        affinity = torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
+    else:
+        # Softmax over everything a sample sees and over everyone who sees it; the geometric mean is a± of eq. 6.
+        affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
+    if normalisation == "corrected":
+        affinity = torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
+    negative, positive = affinity.split(batch, dim=2)
     if weighting == "cross":
         pull, push = positive.sum(2, keepdim=True), negative.sum(2, keepdim=True)
         positive *= push
@@ -168,6 +196,26 @@ def _weights(distance: Tensor, bandwidth: float, weighting: Weighting) -> Tensor
     negative.neg_()
     affinity.diagonal(0, 1, 2).sub_(affinity.sum(2))  # every weight is on a difference from X_i
     return affinity
+
+
+def bias_corrected(affinity: Tensor) -> Tensor:
+    """Weights [..., n] with equal sums, whose mean of n samples has a bias of O(1/n²) where the given ones' is O(1/n).
+
+    p = a/Σa gives the mean μ = Σ p y, a ratio of two averages; to first order it errs by -Σ p² (y - μ). Adding that
+    estimate makes the weights p (1 + p - Σp²): never negative, of sum 1. The derivation by the delta method is ours; it
+    answers to what arXiv 2604.27239 (ABC) states of its correction.
+    """
+    share = affinity / affinity.sum(-1, keepdim=True)
+    return affinity * (1 + share - share.square().sum(-1, keepdim=True))
+
+
+def _sharp(logits: Tensor) -> Tensor:
+    """k / Σ k# over the last dimension, for k = exp(-r/h) and logits -r/h: the weights of h² ∇ log Σ k#.
+
+    k#(r) = ∫_r^∞ s k(s) ds / h² = (1 + r/h) exp(-r/h) has the gradient k(r) (y - x) / h² by x (arXiv 2604.06333).
+    """
+    kernel = (logits - logits.amax(-1, keepdim=True)).exp()
+    return kernel / ((1 - logits) * kernel).sum(-1, keepdim=True)
 
 
 def _everyone(here: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], int]:

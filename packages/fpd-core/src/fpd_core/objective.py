@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, MaskShare, Number, Share, Temperature
-from fpd_core.drift import DriftLoss, OwnTarget, Weighting, drift_loss
+from fpd_core.drift import DriftLoss, Normalisation, OwnTarget, Weighting, check_normalisation, drift_loss
 from fpd_core.guidance import RefinementGuidance
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
@@ -46,6 +46,16 @@ class ObjectiveConfig(Config):
     own_target: OwnTarget = Field(
         "keep", description="`mask` hides each sample's own refinement from it: unbiased at the fixed point."
     )
+    normalisation: Normalisation = Field(
+        "joint",
+        description="`corrected` takes the O(1/n) bias out of the drift's weighted means; `sharp` makes each "
+        "bandwidth's drift the gradient of a potential, with weighting `plain`.",
+    )
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        check_normalisation(self.normalisation, self.weighting)
+        return self
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,7 @@ def drift_blocks(
             bandwidths=config.bandwidths,
             weighting=config.weighting,
             own_target=config.own_target,
+            normalisation=config.normalisation,
             gather=gather,
         )
         for x, y in zip(features, targets, strict=True)
