@@ -2,6 +2,7 @@
 
 python ci/microscope.py fixed-points            # where refinement ends: total variation to the teacher, λ₂
 python ci/microscope.py recipes                 # students trained by our own loss, their exact one-step laws
+python ci/microscope.py stationarity            # what the drift still pushes where nothing should move
 python ci/microscope.py gradients               # straight-through against the true gradient, all outcomes enumerated
 python ci/microscope.py picture                 # docs/images/microscope.png
 """
@@ -302,6 +303,37 @@ def distilled(
     return student
 
 
+# --- the loss at rest ---
+
+FORMS: list[dict[str, Any]] = [
+    {"normalisation": normalisation, "weighting": weighting, "own_target": own_target}
+    for normalisation, weighting in (
+        ("joint", "plain"),
+        ("joint", "cross"),
+        ("corrected", "plain"),
+        ("corrected", "cross"),
+        ("sharp", "plain"),
+    )
+    for own_target in ("keep", "mask")
+]
+
+
+def at_rest(correlation: float, batches: int, *, batch: int = 32, dim: int = 64) -> tuple[Tensor, Tensor]:
+    """X ~ N(0, I) and Y = ρX + sqrt(1 - ρ²) N, [B, batches, D]: a student at its fixed point and its refinements.
+
+    The batches lie side by side as the cells of one problem, which do not interact.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, batch, batches, dim, generator=generator, dtype=torch.float64)
+    return x, correlation * x + math.sqrt(1 - correlation**2) * noise
+
+
+def outward(x: Tensor, y: Tensor, bandwidth: float, form: Mapping[str, Any]) -> float:
+    """Mean over batches of the cosine between the force and X: 1 is expansion, -1 contraction, 0 is right."""
+    force = -drift_loss(x, y, bandwidths=(bandwidth,), **form).gradient
+    return float(torch.cosine_similarity(force.transpose(0, 1).flatten(1), x.transpose(0, 1).flatten(1), 1).mean())
+
+
 # --- the gradient ---
 
 
@@ -328,6 +360,7 @@ def gradients(teacher: ExactTeacher, logits: Tensor, config: ObjectiveConfig, ba
             bandwidths=config.bandwidths,
             weighting=config.weighting,
             own_target=config.own_target,
+            normalisation=config.normalisation,
         ).loss
         return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
@@ -432,6 +465,10 @@ RECIPES = {
     "g from 1 to 1.5 with r": Recipe(MASKED | {"guidance_scale": {"at_zero": 1.0, "at_one": 1.5}}),
     "h = 0.2 alone": Recipe(MASKED | {"bandwidths": (0.2,)}),
     "h = 0.2, 0.5, 1": Recipe(MASKED | {"bandwidths": (0.2, 0.5, 1.0)}),
+    "corrected": Recipe(MASKED | {"normalisation": "corrected"}),
+    "plain, corrected": Recipe(MASKED | {"weighting": "plain", "normalisation": "corrected"}),
+    "plain, sharp": Recipe(MASKED | {"weighting": "plain", "normalisation": "sharp"}),
+    "plain, sharp, own target kept": Recipe({"guidance_scale": 1.0, "normalisation": "sharp"}),
     "soft estimator": Recipe(MASKED | {"estimator": "soft"}),
 }
 
@@ -444,13 +481,15 @@ def recipes(
     length: Length = 6,
     codes: Codes = 2,
     init_mask_ratio: Annotated[float, typer.Option(help="r_init.")] = 0.5,
+    only: Annotated[str, typer.Option(help="Rows whose name holds this.")] = "",
 ) -> None:
     """Students trained by our own loss: the exact TV of their one-step law to the teacher and to their fixed point."""
     table = Table("recipe", "TV to the teacher", "sd", "TV to its fixed point", "fixed point to the teacher")
     teachers = [ExactTeacher(length, codes, seed) for seed in range(seeds)]
     start = [total_variation(one_step_law(t.network, t, 0, init_mask_ratio), t.law[0]) for t in teachers]
     table.add_row("before training", f"{mean(start):.3f}", "", "", "")
-    for name, recipe in track(RECIPES.items(), console=Console(stderr=True), transient=True):
+    chosen = {name: recipe for name, recipe in RECIPES.items() if only in name}
+    for name, recipe in track(chosen.items(), console=Console(stderr=True), transient=True):
         config = ObjectiveConfig.model_validate(recipe.objective | {"init_mask_ratio": init_mask_ratio})
         rows = []
         for seed, teacher in enumerate(teachers):
@@ -471,6 +510,23 @@ def mean_distances(student: nn.Module, teacher: ExactTeacher, config: ObjectiveC
         pairs = ((own, teacher.law[label]), (own, end), (end, teacher.law[label]))
         rows.append([total_variation(a, b) for a, b in pairs])
     return torch.tensor(rows).mean(0).tolist()
+
+
+@app.command()
+def stationarity(
+    batches: Annotated[int, typer.Option(min=1, help="Batches of 32 samples in 64 dimensions to average over.")] = 100,
+) -> None:
+    """The share of the drift's force that points outward where the right drift is zero, by bandwidth."""
+    bandwidths, correlations = ObjectiveConfig().bandwidths, (0.5, 0.9)
+    heads = [f"ρ = {correlation:g}: h = {', '.join(f'{h:g}' for h in bandwidths)}" for correlation in correlations]
+    table, pairs = (
+        Table("normalisation", "weighting", "own target", *heads),
+        [at_rest(c, batches) for c in correlations],
+    )
+    for form in FORMS:
+        cells = [" / ".join(f"{outward(*pair, h, form):+.2f}" for h in bandwidths) for pair in pairs]
+        table.add_row(*form.values(), *cells)
+    Console().print(table)
 
 
 @app.command("gradients")

@@ -3,14 +3,17 @@
 import pytest
 import torch
 from microscope import (
+    FORMS,
     MASKED,
     ExactTeacher,
     IdentityLift,
+    at_rest,
     distilled,
     gradients,
     hidden,
     hidden_by,
     one_step_law,
+    outward,
     sampled,
     second_eigenvalue,
     stationary,
@@ -129,6 +132,28 @@ def test_training_moves_the_students_law_to_its_fixed_point():
     student = distilled(teacher, config, drafts=16, batch=64, steps=150, seed=0)
     before, after = (total_variation(one_step_law(s, teacher, 0, 0.5), end) for s in (teacher.network, student))
     assert after < 0.7 * before
+
+
+# Measured independently, standard error 0.01: (weighting, ρ) -> the published form's share at h = 0.02, 0.05, 0.2.
+PUBLISHED_FORCE = {
+    ("plain", 0.5): (-0.44, -0.28, 0.00),
+    ("plain", 0.9): (-0.23, -0.22, 0.53),
+    ("cross", 0.5): (0.17, 0.28, 0.26),
+    ("cross", 0.9): (0.88, 0.86, 0.87),
+}
+
+
+@pytest.mark.parametrize("correlation", [0.5, 0.9])
+def test_the_force_at_rest_is_the_published_one_and_none_once_the_own_target_is_hidden(correlation):
+    x, y = at_rest(correlation, 100)
+    for form in FORMS:
+        shares = [outward(x, y, h, form) for h in (0.02, 0.05, 0.2)]
+        if form["own_target"] == "mask":
+            assert shares == pytest.approx([0, 0, 0], abs=0.05), form
+        elif form["normalisation"] == "joint":
+            assert shares == pytest.approx(PUBLISHED_FORCE[form["weighting"], correlation], abs=0.05), form
+        else:
+            assert max(map(abs, shares)) > 0.15, form
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "soft"])
