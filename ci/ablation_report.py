@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from fpd_core.atomic import write_bytes, write_text
 from fpd_eval.metrics.significance import LEVEL, against_fixed, holm, welch
-from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column
+from fpd_eval.report.columns import AIMS, COLUMNS, GENEVAL_COLUMNS, Better, Column, shortfall
 from fpd_eval.report.tables import markdown_text
 
 SHOWN = COLUMNS | GENEVAL_COLUMNS
@@ -36,7 +36,9 @@ def write_report(
     verdicts = [
         record
         for metric, better in judged.items()
-        for record in judge(declared.tables[table].orderings, rows, fixed, metric, lower=better == "lower")
+        for record in judge(
+            declared.tables[table].orderings, rows, fixed, metric, better=better, real=reference.get(metric)
+        )
     ]
     steps = sorted({run.config.steps for run in runs if run.config is not None})
     record = {
@@ -56,13 +58,15 @@ def write_report(
     text = _markdown(declared.tables[table].title, record, rows, fixed, runs)
     write_text(out / f"{table}.json", json.dumps(record, indent=2) + "\n")
     write_text(out / f"{table}.md", text)
-    write_bytes(out / f"{table}.png", _plot(rows, fixed, list(judged)))
+    write_bytes(out / f"{table}.png", _plot(rows, fixed, reference, list(judged)))
     return text
 
 
 def _values(runs: Sequence[Run]) -> Values:
+    """What all measured seeds have: an earlier one may lack a metric that is newer."""
     found = [run.values for run in runs if run.values is not None]
-    return {name: [one[name] for one in found] for name in (found[0] if found else {})}
+    shared = [name for name in (found[0] if found else {}) if all(name in one for one in found)]
+    return {name: [one[name] for one in found] for name in shared}
 
 
 def judge(
@@ -71,18 +75,29 @@ def judge(
     fixed: Mapping[str, Mapping[str, float]],
     metric: str,
     *,
-    lower: bool,
+    better: Better,
+    real: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Each ordering in one metric; Holm's correction is over those of the table. A teacher is a fixed number."""
-    sides = [[rows.get(name, {}).get(metric, []) for name in (one.better, one.worse)] for one in orderings]
-    numbers = [[fixed.get(name, {}).get(metric) for name in (one.better, one.worse)] for one in orderings]
-    p_values = holm([_p(*pair, *known) for pair, known in zip(sides, numbers, strict=True)])
+    """Each ordering in one metric; Holm's correction is over those of the table. A teacher is a fixed number.
+
+    Args:
+        real: the real images' value, which `better` "as_real" takes distances from, seed by seed.
+    """
+
+    def shortfalls(values: Sequence[float]) -> list[float]:
+        return [found for value in values if (found := shortfall(value, better, real)) is not None]
+
+    lacking = {name: shortfalls(values.get(metric, [])) for name, values in rows.items()}
+    known = {name: next(iter(shortfalls([values[metric]])), None) for name, values in fixed.items() if metric in values}
+    sides = [[lacking.get(name, []) for name in (one.better, one.worse)] for one in orderings]
+    numbers = [[known.get(name) for name in (one.better, one.worse)] for one in orderings]
+    p_values = holm([_p(*pair, *fixed_pair) for pair, fixed_pair in zip(sides, numbers, strict=True)])
     return [
         {
             **{"metric": metric, "better": one.better, "worse": one.worse, "paper": one.paper, "source": one.source},
-            **{"p": p, "verdict": _answer(*map(_mean, pair, known), p, [*pair], lower)},
+            **{"p": p, "verdict": _answer(*map(_mean, pair, fixed_pair), p, [*pair])},
         }
-        for one, pair, known, p in zip(orderings, sides, numbers, p_values, strict=True)
+        for one, pair, fixed_pair, p in zip(orderings, sides, numbers, p_values, strict=True)
     ]
 
 
@@ -96,14 +111,14 @@ def _mean(values: list[float], fixed: float | None) -> float | None:
     return fixed if fixed is not None else fmean(values) if values else None
 
 
-def _answer(better: float | None, worse: float | None, p: float | None, seeds: list[list[float]], lower: bool) -> str:
+def _answer(better: float | None, worse: float | None, p: float | None, seeds: list[list[float]]) -> str:
     if better is None or worse is None:
         return "not measured"
     if p is None:
         return "one seed: no verdict" if any(len(values) == 1 for values in seeds) else "no spread: no verdict"
     if p >= LEVEL:
         return "within noise"
-    return "holds" if (better < worse) == lower else "does not hold"
+    return "holds" if better < worse else "does not hold"
 
 
 def _markdown(
@@ -156,8 +171,13 @@ def _cell(column: Column, values: Sequence[float]) -> str:
     return f" {column.text(fmean(values))}{spread} |"
 
 
-def _plot(rows: Mapping[str, Values], fixed: Mapping[str, Mapping[str, float]], metrics: Sequence[str]) -> bytes:
-    """One panel per judging metric: every seed a dot, the mean a bar, teachers as level lines."""
+def _plot(
+    rows: Mapping[str, Values],
+    fixed: Mapping[str, Mapping[str, float]],
+    real: Mapping[str, float],
+    metrics: Sequence[str],
+) -> bytes:
+    """One panel per judging metric: every seed a dot, the mean a bar, teachers as lines, and what is to be met."""
     import io
 
     matplotlib.use("agg")
@@ -170,9 +190,11 @@ def _plot(rows: Mapping[str, Values], fixed: Mapping[str, Mapping[str, float]], 
         for known in fixed.values():
             if metric in known:
                 axes.axvline(known[metric], color="#868e96", linewidth=1, linestyle=":")
+        if SHOWN[metric].better == "as_real" and metric in real:
+            axes.axvline(real[metric], color="#22262b", linewidth=1.2)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.invert_yaxis()
-        axes.set_title(f"{SHOWN[metric].title}: {SHOWN[metric].better} is better")
+        axes.set_title(f"{SHOWN[metric].title}: {AIMS[SHOWN[metric].better]}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
     return buffer.getvalue()

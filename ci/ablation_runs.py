@@ -8,13 +8,14 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from fpd_core.atomic import write_text
 from fpd_core.config import Config, ConfigError, explain
 from fpd_core.untrusted import UntrustedError, read_json
+from fpd_eval.report.columns import Better
 from fpd_train.config import TrainConfig, load_config, parse
 from fpd_train.run_folder import OPERATIONAL
 
@@ -30,7 +31,7 @@ class World(Config):
     """Where runs of a world start from, and which measured values judge them."""
 
     config: Path
-    judged: dict[str, Literal["lower", "higher"]]
+    judged: dict[str, Better]
     teacher: str
     teacher_steps: dict[str, tuple[int, ...]]  # by table; "" is any other
     seconds_per_step: float  # on one core, as the seconds to measure; the runs that are done know better

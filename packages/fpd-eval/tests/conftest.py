@@ -20,7 +20,7 @@ from fpd_core.teachers.fashion import FashionTeacher
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.rows import Reference, Results, Row
 from fpd_eval.cli import main
-from fpd_eval.extractors import EXTRACTORS
+from fpd_eval.extractors import EXTRACTORS, load_extractor
 from fpd_eval.protocols import PROTOCOLS
 from fpd_eval.runtime.cache import Cache
 from fpd_eval.runtime.machine import this_machine
@@ -97,7 +97,9 @@ class PoolExtractor:
 def small_world(protocol, cache, monkeypatch):
     """`open_bench` without trained weights: system class, extractors, protocol and cache."""
     extractors = {name: PoolExtractor(name) for name in ("classifier", "efficientnet_lite0")}
-    monkeypatch.setattr("fpd_eval.bench.bench.load_extractor", lambda name, *_: extractors[name])
+    monkeypatch.setattr(
+        "fpd_eval.bench.bench.load_extractor", lambda name, *rest: extractors.get(name) or load_extractor(name, *rest)
+    )
     return SimpleNamespace(
         system=NoiseSystem, extractors=extractors, protocol=protocol, cache=cache, plan=protocol.plan(3)
     )

@@ -156,10 +156,23 @@ def test_a_run_is_found_by_its_settings_not_by_its_cadences(tmp_path, monkeypatc
 def test_an_ordering_holds_only_beyond_the_noise(better, worse, verdict):
     ordering = Ordering(better="a", worse="b", paper="", source="")
     rows = {"a": {"fd": better}, "b": {"fd": worse}}
-    assert judge([ordering], rows, {}, "fd", lower=True)[0]["verdict"] == verdict
+    assert judge([ordering], rows, {}, "fd", better="lower")[0]["verdict"] == verdict
+
+
+def test_what_is_to_be_as_real_is_judged_by_its_distance_from_it():
+    rows = {"bright": {"mean_pixel": [0.28, 0.27, 0.29]}, "near": {"mean_pixel": [0.21, 0.23, 0.22]}}
+    fixed = {"teacher": {"mean_pixel": 0.35}, "dark": {"mean_pixel": 0.215}}
+    orderings = [
+        Ordering(better=better, worse=worse, paper="", source="")
+        for better, worse in (("near", "bright"), ("bright", "near"), ("bright", "teacher"), ("bright", "dark"))
+    ]
+    found = judge(orderings, rows, fixed, "mean_pixel", better="as_real", real=0.22)
+    assert [one["verdict"] for one in found] == ["holds", "does not hold", "holds", "does not hold"]
+    unknown = judge(orderings, rows, fixed, "mean_pixel", better="as_real")
+    assert {one["verdict"] for one in unknown} == {"not measured"}
 
 
 def test_a_teacher_is_one_fixed_number():
     ordering = Ordering(better="a", worse="teacher", paper="", source="")
-    [one] = judge([ordering], {"a": {"fd": [1.0, 1.1, 1.2]}}, {"teacher": {"fd": 5.0}}, "fd", lower=True)
+    [one] = judge([ordering], {"a": {"fd": [1.0, 1.1, 1.2]}}, {"teacher": {"fd": 5.0}}, "fd", better="lower")
     assert one["verdict"] == "holds"

@@ -1,6 +1,7 @@
 """Rows are a function of system, protocol and weights; caching changes nothing but the time."""
 
 import base64
+import gzip
 import io
 
 import numpy as np
@@ -67,6 +68,18 @@ def test_class_accuracy_counts_predictions_equal_to_conditions(small_world):
 
     row = measure(Swapped("swapped"), open_bench(small_world.protocol, Place(small_world.cache)))
     assert row.values["class_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_brightness_and_contrast_are_those_of_all_pixels(small_world):
+    bench = open_bench(small_world.protocol, Place(small_world.cache))
+    row = measure(small_world.system(), bench)
+    shown = np.concatenate([batch.numpy() for batch in small_world.system().image_set(small_world.plan).batches()])
+    with gzip.open(small_world.protocol.reference) as file:
+        real = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 28, 28)
+    real = np.pad(real, ((0, 0), (2, 2), (2, 2)))  # as systems draw them: 32 pixels wide
+    for values, pixels in ((row.values, shown), (measure_reference(bench).values, real)):
+        assert values["mean_pixel"] == pytest.approx(np.mean(pixels / 255), rel=1e-6)
+        assert values["pixel_std"] == pytest.approx(np.std(pixels / 255), rel=1e-6)
 
 
 def test_equal_seeds_give_equal_rows_and_other_seeds_do_not(small_world, tmp_path):

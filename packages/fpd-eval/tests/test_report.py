@@ -73,6 +73,50 @@ def test_markdown_has_every_value_and_marks_the_best(results):
     assert r"&lt;script&gt;alert(1)\|\*&lt;/script&gt;" in student
 
 
+def bright(results, *means, real=0.25):
+    """The results with these mean pixels, and `real` for the real images."""
+    rows = [
+        row.model_copy(update={"values": row.values | {"mean_pixel": mean, "pixel_std": 0.5}})
+        for row, mean in zip(results.rows, means, strict=True)
+    ]
+    values = results.reference.values | ({"mean_pixel": real, "pixel_std": 0.375} if real else {})
+    return results.model_copy(
+        update={"rows": tuple(rows), "reference": results.reference.model_copy(update={"values": values})}
+    )
+
+
+def test_the_best_brightness_is_the_one_closest_to_the_real_images(results):
+    content = cells(bright(results, 0.1, 0.375, 0.2, 0.3125, 0.9))
+    [place] = [number for number, title in enumerate(content.header) if title == "Mean pixel → 0.250"]
+    assert [row[place] for row in content.rows] == ["0.100", "0.375", "0.200", "0.312", "0.900"]
+    assert [marks[place] for marks in content.best] == [False, False, True, False, False]
+    assert "Pixel sd → 0.375" in content.header
+    assert "pixels have mean 0.250 and standard deviation 0.375" in markdown_report(bright(results, *[0.5] * 5), {})
+
+
+def test_no_brightness_is_best_where_no_real_one_is_known(results):
+    content = cells(bright(results, 0.1, 0.2, 0.3, 0.4, 0.5, real=None))
+    place = content.header.index("Mean pixel → –")
+    assert not any(marks[place] for marks in content.best)
+
+
+def test_brightness_gets_a_picture_with_the_real_line(results, tmp_path):
+    write_report(bright(results, 0.1, 0.2, 0.3, 0.4, 0.5), tmp_path / "one")
+    other = plots.against_steps(bright(results, 0.1, 0.2, 0.3, 0.4, 0.5, real=0.3), ["mean_pixel", "pixel_std"])
+    assert (tmp_path / "one" / "pixels.png").read_bytes() != other  # only the real line differs
+    assert "(pixels.png)" in (tmp_path / "one" / "report.md").read_text()
+
+
+def test_results_from_before_brightness_was_measured_are_still_read(results, tmp_path):
+    write_report(results, tmp_path)
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored["format_version"] == 3
+    assert "mean_pixel" not in stored["rows"][0]["values"]
+    found = read_results(tmp_path / "results.json")
+    assert not any("pixel" in title for title in cells(found).header)
+    assert not (tmp_path / "pixels.png").exists()
+
+
 def test_the_terminal_shows_names_literally(results):
     console = Console(file=io.StringIO(), width=100)
     console.print(terminal_table(cells(results, short=True)))

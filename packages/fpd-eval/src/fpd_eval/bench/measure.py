@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fpd_eval.bench.bench import Bench, measure_images
-from fpd_eval.bench.registry import METRICS, Side
+from fpd_eval.bench.registry import METRICS, Side, Values
 from fpd_eval.bench.rows import Reference, Row
 from fpd_eval.bench.timing import milliseconds_per_image
 from fpd_eval.images.image_set import ImageSet
@@ -63,9 +63,13 @@ def measure_reference(bench: Bench) -> Reference | None:
     protocol, real = bench.protocol, bench.reference.images
     if real is None or real.labels is None:
         return None
-    name = METRICS["accuracy"].extractor_of(protocol)
-    side = Side(bench.features(real, [name])[name], labels=real.labels)
-    values = METRICS["is"].compute(side, side, protocol) | METRICS["accuracy"].compute(side, side, protocol)
+    own = [METRICS[name] for name in bench.metrics if METRICS[name].reference == "nothing"]
+    seen = bench.features(real, sorted({metric.extractor_of(protocol) for metric in own}))
+    sides = {name: Side(outputs, labels=real.labels) for name, outputs in seen.items()}
+    values: Values = {}
+    for metric in own:
+        side = sides[metric.extractor_of(protocol)]
+        values |= metric.compute(side, side, protocol)
     classes = range(len(protocol.class_names))
     columns = [(real.labels == label).nonzero().flatten()[:SAMPLES_PER_CLASS] for label in classes]
     pixels = torch.cat(list(real.batches()))[torch.stack(columns, dim=1).flatten()]

@@ -96,6 +96,13 @@ def _class_accuracy(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
     return {"class_accuracy": float((fake.outputs["logits"].argmax(dim=1) == fake.labels).double().mean())}
 
 
+def _pixels(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
+    """Brightness and contrast: mean and standard deviation over all pixels of all images, which are equally large."""
+    mean, variance = fake.outputs["moments"].double().unbind(dim=1)
+    # The variance of all is the mean one within images and the one between their means.
+    return {"mean_pixel": float(mean.mean()), "pixel_std": float(variance.mean() + mean.var(correction=0)) ** 0.5}
+
+
 def _clip(name: str, score: Callable[[Tensor, Tensor], float]) -> Metric:
     def compute(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
         return {name: score(fake.outputs["images"], fake.outputs["texts"])}
@@ -125,6 +132,7 @@ METRICS: dict[MetricName, Metric] = {
     "prc": Metric("features", _manifold, reference="images"),
     "kid": Metric("features", _kernel, reference="images"),
     "accuracy": Metric("scores", _class_accuracy, beside="classes"),
+    "pixels": Metric("pixels", _pixels),
     "clip_score_vit_g": _clip("clip_score_vit_g", clip_score_vit_g),
     "clip_score_vit_l": _clip("clip_score_vit_l", clip_score_vit_l),
     "hps_v2.0": _hps("v2.0"),

@@ -11,6 +11,7 @@ from fpd_core.config import nearest
 
 EXTRACTORS = {
     "classifier": "fpd_eval.extractors.classifier:ClassifierExtractor",
+    "pixels": "fpd_eval.extractors.pixels:PixelMoments",
     "efficientnet_lite0": "fpd_eval.extractors.efficientnet_lite0:EfficientNetExtractor",
     "inception_fidelity": "fpd_eval.extractors.inception:FidelityInception",
     "inception_tensorflow": "fpd_eval.extractors.inception:TensorflowInception",

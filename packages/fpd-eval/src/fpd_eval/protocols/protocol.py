@@ -19,6 +19,7 @@ MetricName = Literal[
     "prc",
     "kid",
     "accuracy",
+    "pixels",
     "clip_score_vit_g",
     "clip_score_vit_l",
     "hps_v2.0",

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fpd_eval.bench.rows import GenEvalRow, Printed, Results, Row, SeededRow
-from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column
+from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column, shortfall
 
-ARROWS = {"lower": "↓", "higher": "↑"}
+ARROWS = {"lower": "↓", "higher": "↑", "as_real": "→"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSENT = "–"
 
@@ -153,11 +153,14 @@ def _metrics(
         if not any(name in row.values for row in rows) or (short and not column.short):
             continue
         # Partial scores are no scores, and no rivals.
-        rivals = [row.values[name] for row in rows if name in row.values and row.complete]
-        best = (min if column.better == "lower" else max)(rivals, default=None)
+        real = None if results.reference is None else results.reference.values.get(name)
+        lacking = [
+            shortfall(row.values[name], column.better, real) if row.complete and name in row.values else None
+            for row in rows
+        ]
+        least = min((one for one in lacking if one is not None), default=None)
         texts = [_measured(row, name, column, short) if name in row.values else ABSENT for row in rows]
-        marks = [row.complete and row.values.get(name, None) == best is not None for row in rows]
-        found.append(TableColumn(_title(column, short), texts, marks))
+        found.append(TableColumn(_title(column, short, real), texts, [one == least is not None for one in lacking]))
         if not short and any(name in row.published for row in rows):
             printed = [_printed(row.published.get(name, ()), numbers) for row in rows]
             found.append(TableColumn("published", printed, [False] * len(rows), is_published=True))
@@ -169,9 +172,11 @@ def _measured(row: SeededRow, name: str, column: Column, short: bool) -> str:
     return text if sd is None else text + ("\n±" if short else " ± ") + column.text(sd)
 
 
-def _title(column: Column, short: bool) -> str:
+def _title(column: Column, short: bool, real: float | None) -> str:
+    """With an arrow: down, up, or to the real images' value."""
     template = column.short if short and column.short else column.title + " {}"
-    return template.format(ARROWS[column.better])
+    aim = f" {ABSENT if real is None else column.text(real)}" if column.better == "as_real" else ""
+    return template.format(ARROWS[column.better] + aim)
 
 
 def _printed(values: Sequence[Printed], numbers: Mapping[Any, int]) -> str:

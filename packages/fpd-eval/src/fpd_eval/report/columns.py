@@ -3,6 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Better = Literal["lower", "higher", "as_real"]
+AIMS: dict[Better, str] = {
+    "lower": "lower is better",
+    "higher": "higher is better",
+    "as_real": "closest to the real images is best",
+}
+
+
+def shortfall(value: float, better: Better, real: float | None = None) -> float | None:
+    """What is the smaller the better; None where only the real images' value could tell and there is none."""
+    if better == "as_real":
+        return None if real is None else abs(value - real)
+    return value if better == "lower" else -value
+
 
 @dataclass(frozen=True)
 class Column:
@@ -12,7 +26,7 @@ class Column:
     title: str
     short: str | None
     decimals: int
-    better: Literal["lower", "higher"]
+    better: Better
     is_percent: bool = False
 
     def text(self, value: float) -> str:
@@ -35,6 +49,8 @@ COLUMNS: dict[str, Column] = {
     "coverage": Column("Coverage", None, 3, "higher"),
     "kid": Column("KID", None, 5, "lower"),
     "class_accuracy": Column("Class accuracy", "Class\nacc. {}", 1, "higher", is_percent=True),
+    "mean_pixel": Column("Mean pixel", None, 3, "as_real"),
+    "pixel_std": Column("Pixel sd", None, 3, "as_real"),
 }
 
 GENEVAL_COLUMNS: dict[str, Column] = {

@@ -15,6 +15,7 @@ from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, markd
 CAPTIONS = {
     "distance": "Fréchet distance to the real images against the number of steps.",
     "precision_recall": "Precision and recall against the number of steps.",
+    "pixels": "Brightness and contrast of all images against the number of steps; black: the real images.",
     "geneval": "GenEval by task with standard errors over prompts, or standard deviations over training seeds where "
     "there are several. A white diamond is what a paper prints.",
     "curves": "Training of the student; pale: logged values, solid: running mean.",
@@ -26,6 +27,7 @@ CAPTIONS = {
 PANELS = {
     "distance": ("fd_classifier", "fd_efficientnet", "fid", "sfid", "fdd"),
     "precision_recall": ("precision", "recall"),
+    "pixels": ("mean_pixel", "pixel_std"),
 }
 GRIDS = ("samples", "prompts")
 Strips = list[tuple[str, str]]
@@ -97,6 +99,11 @@ def notes(results: Results) -> list[str]:
         found.append(
             f"The {results.reference.num_images} real images themselves score IS {real['inception_score']:.2f} and "
             f"class accuracy {100 * real['class_accuracy']:.1f} %."
+            + (
+                f" Their pixels have mean {real['mean_pixel']:.3f} and standard deviation {real['pixel_std']:.3f}."
+                if {"mean_pixel", "pixel_std"} <= real.keys()
+                else ""
+            )
         )
     return [*found, *_geneval_notes(results), results.machine.sentence()]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from fpd_core.untrusted.images import open_images
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.rows import GenEvalRow, Results
-from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS
+from fpd_eval.report.columns import AIMS, COLUMNS, GENEVAL_COLUMNS
 
 INK, RULE = "#22262b", "#d9dde2"
 TEACHER, UNTRAINED = "#2b6cb0", "#868e96"
@@ -84,7 +84,9 @@ def _against_steps(axes: Axes, results: Results, metric: str) -> None:
         marker, size = MARKERS[row.role]
         axes.scatter([row.steps], [value], color=colour, label=row.name, zorder=3, marker=marker, s=size)
     column = COLUMNS[metric]
-    axes.set_title(f"{column.title}: {column.better} is better")
+    if column.better == "as_real" and results.reference and metric in results.reference.values:
+        axes.axhline(results.reference.values[metric], color=INK, linewidth=1.2, label="real images", zorder=1)
+    axes.set_title(f"{column.title}: {AIMS[column.better]}")
     axes.set_xlabel("steps")
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted({row.steps for row in rows}))
