@@ -410,3 +410,59 @@ def test_hiding_the_own_target_is_a_loop_that_skips_it():
     expected = ((pull - push) / distance.mean()).square().mean().sqrt()
     found = drift_loss(x.view(4, 1, 1), y.view(4, 1, 1), bandwidths=(1.0,), own_target="mask")
     torch.testing.assert_close(found.rms[0], expected, rtol=1e-9, atol=0)
+
+
+def signal_by_loops(x, y, bandwidths, cross, normalisers, own_target):
+    """Mean cosine of the forces from even and from odd samples, one particle at a time; cells 0, 5, 10, ... as stated."""
+    batch, dim = len(x), x.shape[2]
+    seen = torch.cat([x, y])
+    dn = (x[:, None] - seen[None]).norm(dim=3).clamp_min(1e-4)
+    dn = dn / dn.mean()
+    hidden = 100 * torch.cat([torch.eye(batch), torch.eye(batch) * (own_target == "mask")], 1)[..., None]
+    cosines = []
+    for f in range(0, x.shape[1], 5):
+        affinities = []
+        for h in bandwidths:
+            e = (-(dn + hidden)[:, :, f] / h).double().exp()
+            affinities.append((e / e.sum(1, keepdim=True) * (e / e.sum(0, keepdim=True))).clamp_min(1e-6).sqrt())
+        for i in range(batch):
+            forces = []
+            for half in (0, 1):
+                others = [j for j in range(half, batch, 2) if j != i]
+                force = torch.zeros(dim, dtype=torch.float64)
+                for a, z in zip(affinities, normalisers, strict=True):
+                    pull, push = sum(float(a[i, batch + j]) for j in others), sum(float(a[i, j]) for j in others)
+                    for j in others:
+                        force += a[i, batch + j] * (push if cross else 1) * (y[j, f] - x[i, f]) / z
+                        force -= a[i, j] * (pull if cross else 1) * (x[j, f] - x[i, f]) / z
+                forces.append(force)
+            cosines.append(forces[0] @ forces[1] / forces[0].norm() / forces[1].norm())
+    return torch.stack(cosines).mean()
+
+
+@pytest.mark.parametrize("weighting", ["plain", "cross"])
+@pytest.mark.parametrize("own_target", ["keep", "mask"])
+@pytest.mark.parametrize("batch", [6, 7])
+def test_signal_is_the_cosine_of_the_forces_of_even_and_odd_samples(weighting, own_target, batch):
+    x, y = features(12, batch, cells=7, dim=4)
+    result = drift_loss(x, y, bandwidths=(0.2, 0.7), weighting=weighting, own_target=own_target)
+    expected = signal_by_loops(x.detach(), y, (0.2, 0.7), weighting == "cross", result.rms, own_target)
+    torch.testing.assert_close(result.signal, expected, rtol=1e-9, atol=1e-12)
+
+
+def mean_signal(batch, shift, count, weighting):
+    generator = torch.Generator().manual_seed(4)
+    found = []
+    for _ in range(count):
+        x, y = torch.randn(2, batch, 21, 64, generator=generator)
+        found.append(drift_loss(x, y + shift / 64**0.5, weighting=weighting).signal)
+    return torch.stack(found).mean()
+
+
+@pytest.mark.parametrize("weighting", ["plain", "cross"])
+def test_signal_grows_with_the_batch_where_the_laws_differ_and_is_nothing_where_they_agree(weighting):
+    """Z_h brings the force to unit size in all of these: only `signal` tells them apart."""
+    small, large = mean_signal(32, 0.5, 16, weighting), mean_signal(256, 0.5, 4, weighting)
+    assert 0 < small < 0.1
+    assert large > 3 * small
+    assert abs(mean_signal(32, 0.0, 16, weighting)) < 0.03

@@ -22,18 +22,21 @@ AFFINITY_FLOOR = 1e-6  # inside the root, so no affinity is below 1e-3
 DISTANCE_FLOOR = 1e-4
 SCALE_FLOOR = 1e-3
 MEAN_SQUARE_FLOOR = 1e-8
+SIGNAL_STRIDE = 5  # `signal` looks at every fifth cell, the diagonal of a 4x4 grid: a tenth of the drift's time at most
 
 
 @dataclass(frozen=True)
 class DriftLoss:
     """`loss`: scalar with grad. Detached: its `gradient` [B, F, D] by the student, and monitors: `rms` [bandwidths] is
-    Z_h, `scale` the mean pairwise distance, `alignment` the mean cosine of the force Σ_h V_h/Z_h with Y - X."""
+    Z_h, `scale` the mean pairwise distance, `alignment` the mean cosine of the force Σ_h V_h/Z_h with Y - X, `signal`
+    that between the forces of two halves of the batch: what of a direction is not chance, as Z_h scales chance up too."""
 
     loss: Tensor
     gradient: Tensor
     rms: Tensor
     scale: Tensor
     alignment: Tensor
+    signal: Tensor
 
 
 def drift_loss(
@@ -85,7 +88,8 @@ def drift_loss(
         mine = field.weights[:, first : first + len(x)] * (-2 / (x.numel() * field.unit**2))
         gradient = (mine.to(wide) @ field.seen).transpose(0, 1)
         loss = field.loss.to(wide) + pulled_back(x, gradient)
-    return DriftLoss(loss, gradient, field.rms.to(wide), field.scale.to(wide), field.alignment.to(wide))
+    monitors = (value.to(wide) for value in (field.rms, field.scale, field.alignment, field.signal))
+    return DriftLoss(loss, gradient, *monitors)
 
 
 def check_normalisation(normalisation: Normalisation, weighting: Weighting) -> None:
@@ -118,6 +122,7 @@ class _Field:
     rms: Tensor
     scale: Tensor
     alignment: Tensor
+    signal: Tensor
 
 
 def _field(
@@ -139,13 +144,18 @@ def _field(
     distance = _out_of_reach(distance / scale.clamp_min(SCALE_FLOOR), own_target)
 
     force, mean_squares = torch.zeros_like(distance), []
+    halves = torch.zeros_like(distance[::SIGNAL_STRIDE])
     for h in bandwidths:
-        weights = _weights(distance, h, weighting, normalisation)
+        affinity = _affinity(distance, h, normalisation)
+        shares = _half_weights(affinity[::SIGNAL_STRIDE], weighting)
+        weights = _weights(affinity, weighting)
         mean_squares.append((weights @ products * weights).sum() / (x.numel() * unit**2))
         force += weights / _root(mean_squares[-1])
+        halves += shares / _root(mean_squares[-1])
     rms = _root(torch.stack(mean_squares))
     loss = (torch.stack(mean_squares) / rms).sum()
-    return _Field(force, seen, unit, loss, rms, scale, _alignment(force, products, correction))
+    alignment, signal = _alignment(force, products, correction), _signal(halves, products[::SIGNAL_STRIDE])
+    return _Field(force, seen, unit, loss, rms, scale, alignment, signal)
 
 
 def _root(mean_square: Tensor) -> Tensor:
@@ -178,21 +188,24 @@ def _out_of_reach(distance: Tensor, own_target: OwnTarget) -> Tensor:
     return distance
 
 
-def _weights(distance: Tensor, bandwidth: float, weighting: Weighting, normalisation: Normalisation) -> Tensor:
-    """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others."""
+def _affinity(distance: Tensor, bandwidth: float, normalisation: Normalisation) -> Tensor:
+    """a± of eq. 6, [F, B, 2B], as `normalisation` says; published is the geometric mean of a softmax over everything a
+    sample sees and one over everyone who sees it."""
     logits, batch = distance / -bandwidth, distance.shape[1]
     if normalisation == "sharp":
-        affinity = torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
-    else:
-        # Softmax over everything a sample sees and over everyone who sees it; the geometric mean is a± of eq. 6.
-        affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
+        return torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
+    affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
     if normalisation == "corrected":
         affinity = torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
-    negative, positive = affinity.split(batch, dim=2)
+    return affinity
+
+
+def _weights(affinity: Tensor, weighting: Weighting) -> Tensor:
+    """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others.
+    Takes the place of `affinity`."""
+    negative, positive = affinity.split(affinity.shape[1], dim=2)
     if weighting == "cross":
-        pull, push = positive.sum(2, keepdim=True), negative.sum(2, keepdim=True)
-        positive *= push
-        negative *= pull
+        _cross(negative, positive)
     negative.neg_()
     affinity.diagonal(0, 1, 2).sub_(affinity.sum(2))  # every weight is on a difference from X_i
     return affinity
@@ -216,6 +229,41 @@ def _sharp(logits: Tensor) -> Tensor:
     """
     kernel = (logits - logits.amax(-1, keepdim=True)).exp()
     return kernel / ((1 - logits) * kernel).sum(-1, keepdim=True)
+
+
+def _cross(negative: Tensor, positive: Tensor) -> None:
+    """Multiplies each side's affinities by the other side's total."""
+    pull, push = positive.sum(2, keepdim=True), negative.sum(2, keepdim=True)
+    positive *= push
+    negative *= pull
+
+
+def _half_weights(affinity: Tensor, weighting: Weighting) -> Tensor:
+    """Weights [F, B, 2B] of two forces, that of the even samples and their targets in the even columns of each side,
+    that of the odd ones between them. What belongs to a sample itself has none: given X_i the two are independent."""
+    batch = affinity.shape[1]
+    shares = affinity.clone()
+    for own in (0, batch):
+        shares.diagonal(own, 1, 2).zero_()
+    negative, positive = shares.split(batch, dim=2)
+    if weighting == "cross":
+        for half in (0, 1):
+            _cross(negative[..., half::2], positive[..., half::2])
+    negative.neg_()
+    return shares
+
+
+def _signal(halves: Tensor, products: Tensor) -> Tensor:
+    """Mean cosine between the two forces of `_half_weights`."""
+    batch = halves.shape[1]
+    # Even and odd samples: drafts of one condition stand side by side, so that each half sees every condition.
+    is_odd = (torch.arange(2 * batch, device=halves.device) % batch) % 2
+    odd, even = halves * is_odd, halves * (1 - is_odd)
+    for weights in (odd, even):
+        weights.diagonal(0, 1, 2).sub_(weights.sum(2))
+    along_odd, along_even = odd @ products, even @ products
+    squares = (along_odd * odd).sum(2) * (along_even * even).sum(2)
+    return ((along_odd * even).sum(2) / squares.clamp_min(DISTANCE_FLOOR**4).sqrt()).mean()
 
 
 def _everyone(here: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], int]:
