@@ -140,7 +140,7 @@ def _field(
 
     force, mean_squares = torch.zeros_like(distance), []
     for h in bandwidths:
-        weights = _weights(distance, h, weighting, normalisation)
+        weights = _weights(_affinity(distance, h, normalisation), weighting)
         mean_squares.append((weights @ products * weights).sum() / (x.numel() * unit**2))
         force += weights / _root(mean_squares[-1])
     rms = _root(torch.stack(mean_squares))
@@ -178,17 +178,22 @@ def _out_of_reach(distance: Tensor, own_target: OwnTarget) -> Tensor:
     return distance
 
 
-def _weights(distance: Tensor, bandwidth: float, weighting: Weighting, normalisation: Normalisation) -> Tensor:
-    """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others."""
+def _affinity(distance: Tensor, bandwidth: float, normalisation: Normalisation) -> Tensor:
+    """a± of eq. 6, [F, B, 2B], to [students, targets]. "joint" is the geometric mean of a softmax over everything a
+    sample sees and one over everyone who sees it."""
     logits, batch = distance / -bandwidth, distance.shape[1]
     if normalisation == "sharp":
-        affinity = torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
-    else:
-        # Softmax over everything a sample sees and over everyone who sees it; the geometric mean is a± of eq. 6.
-        affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
+        return torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
+    affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
     if normalisation == "corrected":
-        affinity = torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
-    negative, positive = affinity.split(batch, dim=2)
+        return torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
+    return affinity
+
+
+def _weights(affinity: Tensor, weighting: Weighting) -> Tensor:
+    """V_h (eq. 6) as weights [F, B, 2B] of [students, targets]: attraction to the targets minus that to the others.
+    Takes the place of `affinity`."""
+    negative, positive = affinity.split(affinity.shape[1], dim=2)
     if weighting == "cross":
         pull, push = positive.sum(2, keepdim=True), negative.sum(2, keepdim=True)
         positive *= push
