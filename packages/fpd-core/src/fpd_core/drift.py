@@ -29,7 +29,7 @@ SIGNAL_STRIDE = 5  # `signal` looks at every fifth cell, the diagonal of a 4x4 g
 class DriftLoss:
     """`loss`: scalar with grad. Detached: its `gradient` [B, F, D] by the student, and monitors: `rms` [bandwidths] is
     Z_h, `scale` the mean pairwise distance, `alignment` the mean cosine of the force Σ_h V_h/Z_h with Y - X, `signal`
-    that between the forces of two halves of the batch: what of a direction is not chance, as Z_h scales chance up too."""
+    that between the forces of two halves of the batch: what of a direction is not chance; Z_h scales chance up too."""
 
     loss: Tensor
     gradient: Tensor
@@ -189,14 +189,14 @@ def _out_of_reach(distance: Tensor, own_target: OwnTarget) -> Tensor:
 
 
 def _affinity(distance: Tensor, bandwidth: float, normalisation: Normalisation) -> Tensor:
-    """a± of eq. 6, [F, B, 2B], as `normalisation` says; published is the geometric mean of a softmax over everything a
+    """a± of eq. 6, [F, B, 2B], to [students, targets]. "joint" is the geometric mean of a softmax over everything a
     sample sees and one over everyone who sees it."""
     logits, batch = distance / -bandwidth, distance.shape[1]
     if normalisation == "sharp":
         return torch.cat([_sharp(side) for side in logits.split(batch, dim=2)], dim=2)
     affinity = (logits.softmax(dim=2) * logits.softmax(dim=1)).clamp_min_(AFFINITY_FLOOR).sqrt_()
     if normalisation == "corrected":
-        affinity = torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
+        return torch.cat([bias_corrected(side) for side in affinity.split(batch, dim=2)], dim=2)
     return affinity
 
 
