@@ -24,6 +24,7 @@ from fpd_core.teachers import load_teacher, maskgen, maskgit
 from fpd_core.teachers.maskgen import MaskGenTeacher
 from fpd_core.teachers.maskgit import MaskGitTeacher
 from fpd_core.teachers.meissonic import MeissonicTeacher, vq_model
+from fpd_core.teachers.text_conditional import CaptionCache
 
 MASKGIT = MaskGitConfig(codebook_size=32, num_classes=5, seq_len=16, width=24, depth=1, num_heads=2, mlp_width=32)
 VQGAN = VqGanConfig(codebook_size=32, code_dim=32, channels=32, multipliers=(1, 1), num_blocks=1)
@@ -267,6 +268,18 @@ def test_prompts_may_come_in_every_form_a_source_has(name):
         teacher.condition([3, 4])
     with pytest.raises(ValueError, match="give a prompt"):
         teacher.condition(torch.tensor([3]))
+
+
+@pytest.mark.parametrize("name", ["maskgen", "meissonic"])
+def test_kept_captions_are_those_of_the_tower(name):
+    teacher = FAMILIES[name][0]()
+    prompts = ["a cat", "two dogs", "a cat"]
+    alone = [teacher.encode([prompt]) for prompt in prompts]
+    teacher.captions = CaptionCache(8)
+    for _ in range(2):
+        found = teacher.condition(prompts)
+        for field in ("tokens", "pooled", "decoder"):
+            assert torch.equal(getattr(found, field), torch.cat([getattr(one, field) for one in alone]))
 
 
 def test_a_class_family_asked_for_a_prompt_says_what_it_draws():

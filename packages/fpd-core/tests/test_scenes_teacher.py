@@ -1,5 +1,6 @@
 """The bundled text teacher: loads, samples what a prompt asks for, and is rebuilt from its architecture."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fpd_core.conditioning import TextCondition
 from fpd_core.generator import GenerationConfig, Generator, load_generator, save_generator
+from fpd_core.guidance import GuidanceRamp
 from fpd_core.networks.scene_judge import load_scene_judge
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
 from fpd_core.sampling import sample
@@ -57,6 +59,40 @@ def test_the_null_condition_is_the_empty_prompt(teacher):
     assert len(null) == 2
     assert torch.equal(null.tokens[0], null.tokens[1])
     assert not torch.equal(null.tokens[0], condition.tokens[0])
+
+
+@pytest.mark.parametrize(
+    ("ramp", "wanted"),
+    # r = 1, 2/3, 1/3, 0: the arccos sampler is at progress cos(r pi/2) = 0, 1/2, sqrt(3)/2, 1.
+    [("linear", [1, 2, 1 + 3**0.5, 3]), ("cosine", [1, 2, 2 - math.cos(3**0.5 * math.pi / 2), 3])],
+)
+def test_the_samplers_ramp_gives_g_of_the_refinement(teacher, monkeypatch, ramp, wanted):
+    ramped = teacher.sampler.model_copy(
+        update={"guidance_start": 1.0, "guidance_scale": 3.0, "guidance_ramp": ramp, "schedule": "arccos"}
+    )
+    monkeypatch.setattr(teacher, "sampler", ramped)
+    g, temperature = teacher.refinement(torch.tensor([1, 2 / 3, 1 / 3, 0], dtype=torch.float64), "sampler", None)
+    assert g.tolist() == pytest.approx(wanted)
+    assert temperature == 1
+
+
+def test_a_ramp_of_its_own_gives_g_of_the_refinement(teacher):
+    g, _ = teacher.refinement(torch.tensor([0.0, 0.25, 1.0]), GuidanceRamp(at_zero=1.5, at_one=3.5), None)
+    assert g.tolist() == [1.5, 2.0, 3.5]
+    assert teacher.refinement(torch.tensor([0.5]), None, None)[0] == 1.5
+
+
+def test_g_of_every_image_guides_that_image(teacher):
+    prompts, scales = ["a photo of a dog", "a photo of a red apple", "a photo of two cups"], [1.0, 1.5, 3.0]
+    condition, tokens = teacher.condition(prompts), torch.randint(1024, (3, 64))
+    tokens[:, ::2] = teacher.mask_id
+    together = teacher.guided_logits(tokens, condition, torch.tensor(scales))
+    for number, (prompt, scale) in enumerate(zip(prompts, scales, strict=True)):
+        own = tokens[number : number + 1]
+        conditional = teacher.logits(own, teacher.condition(prompt)).double()
+        unconditional = teacher.logits(own, teacher.condition("")).double()
+        alone = unconditional + scale * (conditional - unconditional)
+        torch.testing.assert_close(together[number], alone[0].float(), rtol=1e-4, atol=1e-4)
 
 
 def test_unknown_words_are_refused(teacher):

@@ -1,7 +1,7 @@
 """`fpd-eval geneval` as users type it, with tiny random networks; mistakes end in one sentence and exit code 2."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import open_clip
@@ -11,12 +11,15 @@ from PIL import Image
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from fpd_core import load_generator, teachers
+from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import PromptCondition, TextCondition
 from fpd_core.generator import GenerationConfig, save_generator
 from fpd_core.teachers import SamplerConfig, Teacher, TeacherConfig
 from fpd_eval.cli import main
-from fpd_eval.geneval import colors, make_prompts, mask2former, self_check, suites
+from fpd_eval.geneval import colors, make_prompts, mask2former, official, self_check, suites
 from fpd_eval.geneval.classes import TASKS
+from fpd_eval.geneval.detector import Detection
+from fpd_eval.geneval.official import CAT_AND_CUP
 
 TINY_CLIP = {
     "embed_dim": 8,
@@ -104,7 +107,7 @@ def world(tmp_path, monkeypatch):
     open_clip.add_model_config(tmp_path / "tiny-quickgelu.json")
     monkeypatch.setattr(colors, "MODEL", "tiny-quickgelu")
     # Random networks see nothing: their self-check is the subject of a test of its own.
-    monkeypatch.setattr(suites, "checked", lambda detector, known: detector)
+    monkeypatch.setattr(suites, "checked", lambda detector, known, *, accept: detector)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = Mask2FormerForUniversalSegmentation(detector)
@@ -227,9 +230,69 @@ def test_a_detector_that_sees_nothing_judges_nothing(run, world, monkeypatch):
     write_images(world / "pictures", make_prompts()[:1])
     code, out, err = run("--images", "pictures", "--samples", "1", "--allow-partial", "--clip-weights", "clip.pt")
     assert code == 2
-    assert "the detector fails its self-check: it finds no cat in the bundled picture coco.jpg" in err
+    assert "the detector fails its self-check on the bundled picture coco.jpg: expected a cat of score above 0.3" in err
+    assert "--accept-detector judges all the same" in err
     assert out == ""
     assert not (world / "pictures-geneval" / "results.jsonl").exists()
+
+
+class Sees:
+    """A detector that finds these boxes in every picture."""
+
+    identity: ClassVar[dict[str, str]] = {"detector": "fake"}
+
+    def __init__(self, **found):
+        self.found = {name: [Detection(*box) for box in boxes] for name, boxes in found.items()}
+
+    def __call__(self, images):
+        return [self.found for _ in images]
+
+
+CAT, CUP = (5, 3, 400, 300, 0.9), (585, 15, 750, 230, 0.8)
+
+
+def test_a_detector_that_finds_what_is_there_passes():
+    detector = Sees(cat=[CAT], cup=[CUP], dog=[(0, 0, 9, 9, 0.99)])
+    assert self_check.checked(detector, CAT_AND_CUP) is detector
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"cat": [CAT], "cup": [(*CUP[:4], 0.25)]}, "of score above 0.3 .*, found a cup of score 0.25 that overlaps"),
+        ({"cat": [CAT], "cup": [(580, 12, 758, 122, 0.9)]}, None),  # half the cup, overlap 0.5
+        ({"cat": [CAT], "cup": [(580, 12, 758, 45, 0.9)]}, "found a cup of score 0.90 that overlaps it by 0.15"),
+        ({"cup": [CUP], "dog": [CAT]}, r"expected a cat .*, found no cat; surest of all: dog \(0.90\), cup \(0.80\)"),
+        ({}, "found no cat; expected a cup .*, found no cup; surest of all: nothing"),
+    ],
+)
+def test_a_failed_self_check_says_what_was_expected_and_found(found, said):
+    if said is None:
+        self_check.checked(Sees(**found), CAT_AND_CUP)
+        return
+    with pytest.raises(CheckpointError, match=said):
+        self_check.checked(Sees(**found), CAT_AND_CUP)
+
+
+def test_an_accepted_detector_judges_and_is_on_record(run, world, monkeypatch):
+    monkeypatch.setattr(suites, "checked", self_check.checked)
+    monkeypatch.setattr(official.Mask2FormerDetector, "load", lambda *_, **__: Sees(cup=[CUP], bench=[CAT]))
+    write_images(world / "pictures", make_prompts()[:1])
+    common = ("--samples", "1", "--allow-partial", "--out", "accepted", "--json")
+    assert run("--images", "pictures", *common)[0] == 2
+    code, out, err = run("--images", "pictures", *common, "--accept-detector")
+    assert code == 0, err
+    assert "found no cat" in err
+    assert "it was accepted all the same, which is on record" in err
+    [outcome] = json.loads(out)
+    assert outcome["detections"]["self_check"] == "failed and accepted: no cat"
+    stored = json.loads((world / "accepted" / "scores.json").read_text())
+    assert stored["detections"] == outcome["detections"]
+    # Whoever goes on without accepting is told, not served from the folder.
+    write_images(world / "more", make_prompts()[:2])
+    code, _, err = run("--images", "more", *common)
+    assert code == 2
+    assert "fails its self-check" in err
 
 
 def test_absent_clip_weights_say_where_they_are_published(run, world):

@@ -130,7 +130,7 @@ def test_an_untrained_judge_fails_its_self_check(run_geneval, tmp_path, judge):
         "--detector-weights", judge, "--out", tmp_path / "out", "--json",
     )  # fmt: skip
     assert (code, out) == (2, "")
-    assert "the detector fails its self-check: it finds no red car in the bundled picture scenes.png" in err
+    assert "the detector fails its self-check on the bundled picture scenes.png: expected a red car" in err
     assert not (tmp_path / "out" / "true" / "results.jsonl").exists()
 
 

@@ -53,7 +53,9 @@ def test_bench_asks_a_text_teacher_in_words_it_knows():
     arguments = ("--set", "micro_batch=8", "--repeats", "1", "--json")
     result = call("bench", "--config", "configs/scenes.json", *arguments, cwd=repository)
     assert result.returncode == 0, result.stderr
-    assert len(json.loads(result.stdout)) == 10
+    entries = json.loads(result.stdout)
+    assert len(entries) == 12
+    assert [entry["in_sum"] for entry in entries if entry["component"].startswith("captions")] == [True, False]
 
 
 def test_bench_refuses_what_is_no_distillation(config, tmp_path):

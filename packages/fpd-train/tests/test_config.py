@@ -107,6 +107,16 @@ def test_the_schema_describes_every_method():
         assert name in schema
 
 
+def test_every_key_of_the_schema_is_described():
+    schema = TrainConfig.model_json_schema()
+    sections = {"TrainConfig": schema, **schema["$defs"]}
+    keys = {
+        f"{name}.{key}": entry for name, one in sections.items() for key, entry in one.get("properties", {}).items()
+    }
+    assert len(keys) > 200
+    assert [key for key, entry in keys.items() if len(entry.get("description", "")) < 2] == []
+
+
 def test_the_papers_settings_are_the_defaults(tmp_path):
     tree = {"output": "x", "steps": 1, "method": {"name": "fpd"}, "data": {"name": "uniform_labels", "num_classes": 10}}
     parsed = load_config(write(tmp_path, tree))

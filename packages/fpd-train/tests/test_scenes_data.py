@@ -2,6 +2,7 @@
 
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,48 @@ def test_shards_hold_caption_boxes_and_picture(tmp_path):
         assert boxes == [list(placed.box) for placed in scene.objects]
         stored = np.asarray(Image.open(io.BytesIO(sample["png"])), dtype=np.float32) / 255
         assert np.abs(stored - image.numpy().transpose(1, 2, 0)).max() <= 0.5 / 255 + 1e-6
+
+
+@pytest.fixture
+def blind_shards(tmp_path):
+    """Shards of scenes as the command writes them, the bytes of every picture overwritten."""
+    folder = tmp_path / "shards"
+    write_shards(scene_samples(Scenes(sprites=SPRITES), 12, seed=1), folder, per_shard=5)
+    for shard in folder.glob("*.tar"):
+        with tarfile.open(shard) as archive, shard.open("r+b") as file:
+            for member in archive:
+                if member.name.endswith(".png"):
+                    file.seek(member.offset_data)
+                    file.write(b"?" * member.size)
+    return folder
+
+
+def test_captions_are_streamed_without_a_look_at_the_pictures(blind_shards, tmp_path):
+    """The same captions in the same order as with whole pictures, for an epoch and more."""
+    write_shards(scene_samples(Scenes(sprites=SPRITES), 12, seed=1), tmp_path / "whole", per_shard=5)
+    blind, whole = (take(CaptionShards(folder=folder), 5) for folder in (blind_shards, tmp_path / "whole"))
+    assert [batch.condition for batch in blind] == [batch.condition for batch in whole]
+    assert all(batch.images is None for batch in blind)
+    sample = next(iter(wds.WebDataset(str(blind_shards / "shard-00000.tar"), shardshuffle=False)))
+    with pytest.raises(OSError, match="cannot identify image"):
+        Image.open(io.BytesIO(sample["png"]))
+
+
+def test_captions_alone_distil_the_scenes_teacher(launch, blind_shards, tmp_path):
+    """Two steps through the trainer, captions kept, g a function of r."""
+    method = {
+        "name": "fpd",
+        "teacher": {"name": "scenes", "path": str(SPRITES.parent / "teacher"), "caption_cache": 64},
+        "lift": {"space": "pixel"},
+        "drafts_per_condition": 2,
+        "objective": {"guidance_scale": {"at_zero": 1.5, "at_one": 3}},
+    }
+    data = {"name": "caption_shards", "folder": str(blind_shards)}
+    code, output = launch(method=method, data=data, output=str(tmp_path / "run"), steps=2, micro_batch=4)
+    assert code == 0, output
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert all(np.isfinite(line["loss"]) for line in lines)
 
 
 def test_the_sheet_is_drawn_from_pictures_without_bleeding(tmp_path):

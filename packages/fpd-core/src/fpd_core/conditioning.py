@@ -1,7 +1,7 @@
 """Typed conditions: what an image is asked to show. Every tensor has one row per image."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol, Self
 
 import torch
@@ -61,6 +61,11 @@ class TextCondition(_Tensors):
     tokens: Tensor
     pooled: Tensor
     decoder: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence["TextCondition"]) -> "TextCondition":
+        """Batches one behind the other."""
+        return cls(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StrictBool,
     ValidationError,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from fpd_core.untrusted import shown
 
@@ -72,6 +75,15 @@ class Config(BaseModel):
     """Base of every configuration section."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The schema with a word on the `name` that tells kinds of sections apart."""
+        schema = handler(core_schema)
+        tag = handler.resolve_ref_schema(schema).get("properties", {}).get("name", {})
+        if "const" in tag:
+            tag.setdefault("description", "Which kind of section this is.")
+        return schema
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from torch import Tensor
 
 from fpd_core.config import Config, Guidance
@@ -11,8 +11,8 @@ from fpd_core.config import Config, Guidance
 class GuidanceRamp(Config):
     """g that moves linearly with r, between its values at r = 0 and at r = 1."""
 
-    at_zero: Guidance
-    at_one: Guidance
+    at_zero: Guidance = Field(description="g where nothing is re-masked.")
+    at_one: Guidance = Field(description="g where all is re-masked.")
 
     def at(self, ratio: Tensor) -> Tensor:
         """g at shares `ratio`, any shape."""

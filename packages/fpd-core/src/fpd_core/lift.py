@@ -19,7 +19,7 @@ class LiftConfig(Config):
     """The space in which student and target are compared."""
 
     space: Literal["feature", "pixel"] = Field("feature", description="`pixel` compares decoded images directly.")
-    backbone: BackboneConfig = EfficientNetLite0Config()
+    backbone: BackboneConfig = Field(EfficientNetLite0Config(), description="Frozen network that sees the images.")
     grid: Literal["4x4", "global"] = Field("4x4", description="Cells per map; `global` pools each map to one vector.")
 
 

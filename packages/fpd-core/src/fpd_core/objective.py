@@ -24,7 +24,7 @@ class ObjectiveConfig(Config):
 
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
     embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
-    remask: RemaskConfig = RemaskConfig()
+    remask: RemaskConfig = Field(RemaskConfig(), description="π: which share the teacher refills, in how many passes.")
     guidance_scale: RefinementGuidance | None = Field(
         None,
         description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "
@@ -42,7 +42,9 @@ class ObjectiveConfig(Config):
     bandwidths: tuple[Annotated[Number, Field(ge=1e-4, le=1e4)], ...] = Field(
         (0.02, 0.05, 0.2), min_length=1, max_length=32, description="h, in mean pairwise distances."
     )
-    weighting: Weighting = "plain"
+    weighting: Weighting = Field(
+        "plain", description="Of the drift: `cross` also weighs attraction by the sum of repulsion and back."
+    )
     own_target: OwnTarget = Field(
         "keep", description="`mask` hides each sample's own refinement from it: unbiased at the fixed point."
     )

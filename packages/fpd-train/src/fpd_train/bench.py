@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from fpd_core.conditioning import Condition
 from fpd_core.config import ConfigError
 from fpd_core.drift import drift_loss
 from fpd_core.lift import Lift, pooled_cells
@@ -25,6 +27,7 @@ from fpd_core.objective import fixed_point_loss
 from fpd_core.refine import refine
 from fpd_core.ste import sample_tokens, straight_through
 from fpd_core.teachers import load_teacher
+from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher
 from fpd_core.weights import require
 from fpd_train.config import TrainConfig
 from fpd_train.methods.fpd import FpdConfig
@@ -73,7 +76,9 @@ def _components(
     classes = teacher.num_classes
     numbers = torch.arange(batch)
     prompts = teacher.example_prompts
-    wanted = [prompts[i % len(prompts)] for i in numbers] if classes is None else numbers % classes
+    wanted: Any = [prompts[i % len(prompts)] for i in numbers] if classes is None else numbers % classes
+    drafts = method.drafts_per_condition
+    asked = wanted[: batch // drafts]
     condition = teacher.condition(wanted)
     z_init = initial_tokens(
         batch, teacher.seq_len, teacher.codebook_size, teacher.mask_id, objective.init_mask_ratio, None, device
@@ -87,6 +92,9 @@ def _components(
     guidance, temperature = teacher.refinement(
         torch.full((batch,), RATIO, device=device), objective.guidance_scale, objective.temperature
     )
+
+    def given() -> Condition:
+        return teacher.condition(asked).repeat_interleave(drafts)
 
     def student_pass(backward: bool) -> None:
         scores = teacher.logits(z_init, condition, network=student)
@@ -117,7 +125,15 @@ def _components(
             "backbone, target": (lambda: _no_grad(lambda: seen(images)), True),
             "backbone, student, with backward": (lambda: through(seen, images), True),
         }
+    captions: dict[str, tuple[Callable[[], object], bool]] = {}
+    if isinstance(teacher, TextConditionalTeacher):
+        cache, read = CaptionCache(batch), teacher.encode
+        captions = {
+            "captions, text tower": (lambda: read(asked), True),
+            "captions, kept (caption_cache)": (lambda: cache(asked, device, read), False),
+        }
     return {
+        **captions,
         "student forward": (lambda: _no_grad(lambda: student_pass(False)), False),
         "student forward and backward": (lambda: student_pass(True), True),
         "teacher step (eq. 5)": (
@@ -133,7 +149,7 @@ def _components(
         ),
         "drift (eqs. 6-7), with backward": (drift, True),
         WHOLE_STEP: (
-            lambda: fixed_point_loss(student, teacher, lift, condition, objective).loss.backward(),
+            lambda: fixed_point_loss(student, teacher, lift, given(), objective).loss.backward(),
             False,
         ),
     }

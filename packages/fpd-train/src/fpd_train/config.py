@@ -37,20 +37,20 @@ class TrainConfig(Config):
     output: Annotated[Location, AfterValidator(_own_folder)] = Field(
         description="Run folder: config, logs, grids, checkpoints, the exported network."
     )
-    seed: Whole = Field(0, ge=0, lt=2**63)
+    seed: Whole = Field(0, ge=0, lt=2**63, description="Of all randomness of the run.")
     steps: Steps = Field(description="Optimizer steps.")
     micro_batch: Size = Field(32, description="Images per rank and forward pass.")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    method: MethodConfig
-    data: DataConfig
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes a GPU where there is one.")
+    method: MethodConfig = Field(description="What is trained, and how; `name` says which.")
+    data: DataConfig = Field(description="Where conditions and images come from; `name` says which.")
     validation: DataConfig | None = Field(None, description="Source for the quality measured at the end.")
-    optimizer: OptimizerConfig = OptimizerConfig()
-    engine: EngineConfig = EngineConfig()
-    ema: EmaConfig = EmaConfig()
+    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="AdamW, its learning rate and gradient clipping.")
+    engine: EngineConfig = Field(EngineConfig(), description="How DeepSpeed runs: ZeRO, precision, accumulation.")
+    ema: EmaConfig = Field(EmaConfig(), description="The average of the weights, which is what is exported.")
     log_every: Steps = Field(10, description="Steps between lines of metrics.jsonl.")
     sample_every: Steps = Field(100, description="Steps between sample grids.")
     save_every: Steps = Field(100, description="Steps between checkpoints.")
-    keep_checkpoints: Size = 2
+    keep_checkpoints: Size = Field(2, description="Newest checkpoints that stay on disk.")
     on_disk_full: Literal["stop", "continue"] = Field(
         "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
     )

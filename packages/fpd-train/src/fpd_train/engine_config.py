@@ -14,9 +14,9 @@ class OptimizerConfig(Config):
     """AdamW and its learning-rate schedule."""
 
     lr: Number = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    eps: Number = Field(1e-8, ge=1e-16, le=1)
-    weight_decay: Number = Field(0.0, ge=0, le=10)
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="Decay of Adam's two averages, per step.")
+    eps: Number = Field(1e-8, ge=1e-16, le=1, description="Adam's addition to the denominator.")
+    weight_decay: Number = Field(0.0, ge=0, le=10, description="Decoupled from the gradient, as in AdamW.")
     warmup_steps: Whole = Field(100, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up; cosine ends at zero.")
     clip: Number = Field(1.0, ge=0, le=1e6, description="Global gradient norm limit; 0 switches clipping off.")
@@ -26,7 +26,7 @@ class EngineConfig(Config):
     """How DeepSpeed runs a network."""
 
     zero_stage: Whole = Field(1, ge=0, le=3, description="1 or 2 suits networks up to a billion parameters.")
-    precision: Precision = "float32"
+    precision: Precision = Field("float32", description="Of forward and backward; master weights stay float32.")
     accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss compares all of them, in the memory of one."
     )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import load_network
@@ -12,9 +13,9 @@ from fpd_core.config import Classes, Config, Size
 class ClassifierConfig(Config):
     """Sizes of the convolutional classifier."""
 
-    num_classes: Classes = 10
-    widths: tuple[Size, Size, Size] = (32, 64, 128)
-    feature_dim: Size = 128
+    num_classes: Classes = Field(10, description="Classes it tells apart.")
+    widths: tuple[Size, Size, Size] = Field((32, 64, 128), description="Channels of the convolutional stages.")
+    feature_dim: Size = Field(128, description="Width of the features before the last layer.")
 
 
 class Classifier(nn.Module):

@@ -7,7 +7,7 @@ the L image tokens followed by one class token; the output head is tied to the e
 from typing import Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_heads
@@ -16,15 +16,15 @@ from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_he
 class MaskGitConfig(Config):
     """Sizes; the defaults are the public ImageNet-256 model (174,160,874 parameters)."""
 
-    codebook_size: Codes = 1024
-    num_classes: Classes = 1000
-    seq_len: Size = 256
-    width: Size = 768
-    depth: Depth = 24
+    codebook_size: Codes = Field(1024, description="K, codes; the mask token comes on top.")
+    num_classes: Classes = Field(1000, description="Classes; the null class comes on top.")
+    seq_len: Size = Field(256, description="L, tokens of an image.")
+    width: Size = Field(768, description="Channels of a token.")
+    depth: Depth = Field(24, description="Transformer blocks.")
     # Not recoverable from the weights: 8 or 12 heads load cleanly and give nonsense.
-    num_heads: Size = 16
-    mlp_width: Size = 3072
-    dropout: Share = 0.1
+    num_heads: Size = Field(16, description="Attention heads; divide the width.")
+    mlp_width: Size = Field(3072, description="Hidden channels of a block's MLP.")
+    dropout: Share = Field(0.1, description="In training of the teacher; a student trains without.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

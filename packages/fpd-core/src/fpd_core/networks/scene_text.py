@@ -25,10 +25,10 @@ class SceneTextConfig(Config):
     words: tuple[str, ...] = Field(description="Known words; number 0 is padding.")
     context_len: Size = Field(12, description="Words of the longest caption.")
     num_cells: Size = Field(64, description="L, image cells of the plan.")
-    width: Size = 128
+    width: Size = Field(128, description="Channels of word and cell states.")
     depth: Depth = Field(2, description="Blocks over the words.")
     cell_depth: Depth = Field(1, description="Blocks in which the cells read the words.")
-    num_heads: Size = 4
+    num_heads: Size = Field(4, description="Attention heads; divide the width.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

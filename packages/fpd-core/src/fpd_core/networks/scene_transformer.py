@@ -16,11 +16,11 @@ class SceneTransformerConfig(Config):
     codebook_size: Codes = Field(1024, description="K.")
     grid: Whole = Field(8, ge=1, le=256, description="Side of the token grid; L is its square.")
     context_len: Size = Field(12, description="Word states of the text tower; the plan's L states follow them.")
-    text_width: Size = 128
-    width: Size = 128
-    depth: Depth = 5
-    num_heads: Size = 4
-    mlp_width: Size = 512
+    text_width: Size = Field(128, description="Channels of the text tower's states.")
+    width: Size = Field(128, description="Channels of a token.")
+    depth: Depth = Field(5, description="Transformer blocks.")
+    num_heads: Size = Field(4, description="Attention heads; divide the width.")
+    mlp_width: Size = Field(512, description="Hidden channels of a block's MLP.")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:

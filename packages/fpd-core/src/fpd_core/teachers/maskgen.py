@@ -14,8 +14,8 @@ from fpd_core.networks.clip_text import ClipText, ClipTextConfig
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
-from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
-from fpd_core.teachers.text_conditional import TextConditionalTeacher
+from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
 from fpd_core.weights import RequiredFile, require, weight_file
 
 TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("transformer", "tokenizer", "text_encoder"))
@@ -24,7 +24,7 @@ TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("trans
 Score = Annotated[Number, Field(ge=0, le=10)]  # LAION's aesthetic scale
 
 
-class MaskGenTeacherConfig(TeacherConfig):
+class MaskGenTeacherConfig(TextTeacherConfig):
     """The public files; `fpd-train weights pull maskgen` fetches them."""
 
     name: Literal["maskgen"] = "maskgen"
@@ -108,6 +108,7 @@ class MaskGenTeacher(TextConditionalTeacher):
             ClipText(ClipTextConfig(quick_gelu=config.quick_gelu)),
             config.aesthetic_score,
         )
+        teacher.captions = CaptionCache(config.caption_cache)
         parts = (
             (teacher.network, config.transformer),
             (teacher.tokenizer, config.tokenizer),

@@ -13,8 +13,8 @@ from fpd_core.config import Codes, Config, ConfigError, Depth, Flag, Location, N
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import END_TOKEN, ClipText, ClipTextConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
-from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
-from fpd_core.teachers.text_conditional import TextConditionalTeacher
+from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
 from fpd_core.untrusted import read_json
 from fpd_core.weights import RequiredFile, require, weight_file
 
@@ -25,7 +25,7 @@ VIT_H_14 = ClipTextConfig(width=1024, depth=24, num_heads=16, projection_width=1
 AESTHETIC_SCORE = 6.0
 
 
-class MeissonicTeacherConfig(TeacherConfig):
+class MeissonicTeacherConfig(TextTeacherConfig):
     """The public files; `fpd-train weights pull meissonic` fetches them."""
 
     name: Literal["meissonic"] = "meissonic"
@@ -144,6 +144,7 @@ class MeissonicTeacher(TextConditionalTeacher):
         load_public(teacher.network, config.transformer)
         load_public(teacher.tokenizer, config.tokenizer)
         load_public(teacher.text, config.text_encoder)
+        teacher.captions = CaptionCache(config.caption_cache)
         return teacher
 
     @classmethod

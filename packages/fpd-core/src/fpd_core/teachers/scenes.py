@@ -15,11 +15,11 @@ from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConf
 from fpd_core.networks.scene_text import SceneText, SceneTextConfig
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
 from fpd_core.scenes.layouts import IMAGE_SIZE
-from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
-from fpd_core.teachers.text_conditional import TextConditionalTeacher
+from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
 
 
-class ScenesConfig(TeacherConfig):
+class ScenesConfig(TextTeacherConfig):
     """Where the trained teacher lies."""
 
     name: Literal["scenes"] = "scenes"
@@ -72,7 +72,9 @@ class ScenesTeacher(TextConditionalTeacher):
     @classmethod
     def load(cls, config: ScenesConfig) -> "ScenesTeacher":
         """The trained teacher. Raises CheckpointError: the folder is absent, damaged or of another family."""
-        return load_network(config.path, "architecture", cls.from_architecture)
+        teacher = load_network(config.path, "architecture", cls.from_architecture)
+        teacher.captions = CaptionCache(config.caption_cache)
+        return teacher
 
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "ScenesTeacher":

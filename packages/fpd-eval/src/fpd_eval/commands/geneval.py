@@ -56,6 +56,9 @@ def geneval(
         Path | None, typer.Option(metavar="DIR", help="Folder of facebook/mask2former-swin-small-coco-instance.")
     ] = None,
     clip_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="OpenAI's CLIP ViT-L/14.")] = None,
+    accept_detector: Annotated[
+        bool, typer.Option("--accept-detector", help="Judge even if the detector fails its self-check; put on record.")
+    ] = False,
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the judge, as threshold=0.3; may be repeated.")
     ] = None,
@@ -93,6 +96,7 @@ def geneval(
             detections=detections,
             detector_weights=detector_weights,
             clip_weights=clip_weights,
+            accept_detector=accept_detector,
             options=_options(option or ()),
             allow_partial=allow_partial,
             batch_size=batch_size_of(batch_size),

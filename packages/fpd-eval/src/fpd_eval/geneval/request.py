@@ -41,6 +41,7 @@ class Request(Config):
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
     detector_weights: Path | None = None
     clip_weights: Path | None = None
+    accept_detector: Flag = Field(False, description="Let a detector judge that fails its self-check.")
     options: dict[str, Any] = Field({}, description="Of the judge, in place of the suite's.")
     allow_partial: Flag = False
     batch_size: Size = Field(8, description="Images per pass of the detector.")
@@ -71,7 +72,13 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
     suite = suite_called(request.suite)
     with joined() as ranks:
         device = local_device(torch.device(request.device))
-        opening = Opening(device, request.batch_size, request.detector_weights, request.clip_weights)
+        opening = Opening(
+            device,
+            request.batch_size,
+            request.detector_weights,
+            request.clip_weights,
+            accept_detector=request.accept_detector,
+        )
         judges = Judges(
             detector=cache(lambda: suite.checked_detector(opening)),
             colors=cache(lambda: suite.colors(opening)),

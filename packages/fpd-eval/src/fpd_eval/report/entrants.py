@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
@@ -11,7 +12,7 @@ from pydantic import Field, model_validator
 from fpd_core import Generator, load_generator
 from fpd_core.config import Config, Guidance, Name, Steps
 from fpd_core.sampling import Sampler
-from fpd_core.teachers import Teacher
+from fpd_core.teachers import Teacher, teacher_config
 from fpd_eval.systems import SystemKind
 from fpd_eval.systems.kind import open_teacher
 from fpd_eval.systems.student import StudentSystem
@@ -178,11 +179,16 @@ def _teacher(comparison: Comparison, students: Sequence[Sequence[Generator]], de
     return open_teacher(students[0][0].teacher_config, device)
 
 
+def _decisive(student: Generator) -> dict[str, Any]:
+    """The teacher's section with today's defaults for fields that are newer, without what only saves time."""
+    return teacher_config(student.teacher_config).model_dump(exclude={"caption_cache"})
+
+
 def _require_one_teacher(comparison: Comparison, students: Sequence[Sequence[Generator]]) -> None:
     folders = [folder for candidate in comparison.students for folder in candidate.folders]
-    loaded = [student for seeds in students for student in seeds]
-    for folder, student in zip(folders, loaded, strict=True):
-        if student.teacher_config != loaded[0].teacher_config:
+    first, *others = (_decisive(student) for seeds in students for student in seeds)
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other != first:
             raise ValueError(
                 f"{folder} and {folders[0]} have different teachers; "
                 "compare them separately, or name the teacher with --teacher"

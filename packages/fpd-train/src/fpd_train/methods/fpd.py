@@ -30,9 +30,11 @@ class FpdConfig(Config):
     """Fixed-Point Distillation (arXiv 2605.21484)."""
 
     name: Literal["fpd"] = "fpd"
-    teacher: AnyTeacherConfig = FashionConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    lift: LiftConfig = LiftConfig()
+    teacher: AnyTeacherConfig = Field(
+        FashionConfig(), description="Refines the drafts; the student starts as its copy."
+    )
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="Drafts, refinement and drift (eqs. 1, 4-8).")
+    lift: LiftConfig = Field(LiftConfig(), description="The space in which drafts and refinements are compared.")
     drafts_per_condition: Size = Field(1, description="Images per condition in a batch; 1 as in the paper.")
     frozen: tuple[Part, ...] | None = Field(
         None,

@@ -40,7 +40,7 @@ class DiscriminatorOptimizer(OptimizerConfig):
     """Adam as for StyleGAN-XL's discriminator, at the rate of its small configuration."""
 
     lr: Number = Field(2e-4, gt=0, le=1, description="Peak learning rate.")
-    betas: tuple[Share, Share] = (0.0, 0.99)
+    betas: tuple[Share, Share] = Field((0.0, 0.99), description="Decay of Adam's two averages, per step.")
     warmup_steps: Whole = Field(0, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
     clip: Number = Field(0.0, ge=0, le=1e6, description="Global gradient norm limit; 0 switches clipping off.")
 
@@ -61,7 +61,7 @@ class GanConfig(Config):
     real_through_tokenizer: Flag = Field(
         False, description="Encode, quantise and decode real images: no signature of the decoder tells them apart."
     )
-    optimizer: DiscriminatorOptimizer = DiscriminatorOptimizer()
+    optimizer: DiscriminatorOptimizer = Field(DiscriminatorOptimizer(), description="The discriminator's own.")
 
     def required_files(self) -> list[RequiredFile]:
         """Published files the discriminator opens."""

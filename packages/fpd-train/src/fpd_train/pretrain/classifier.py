@@ -23,9 +23,9 @@ class ClassifierTraining(Config):
     """A classifier whose features and logits serve evaluation."""
 
     name: Literal["classifier"] = "classifier"
-    classifier: ClassifierConfig = ClassifierConfig()
+    classifier: ClassifierConfig = Field(ClassifierConfig(), description="Sizes of the network.")
     shift: Whole = Field(2, ge=0, le=64, description="Random translation in pixels, zero filled.")
-    flip: Flag = True
+    flip: Flag = Field(True, description="Mirror images at random.")
 
 
 class ClassifierMethod:

@@ -32,7 +32,7 @@ class MaskedModelTraining(Config):
 
     name: Literal["masked_model"] = "masked_model"
     tokenizer: Location = Field(Path("assets/fashion/tokenizer"), description="Weight folder of the tokenizer.")
-    network: MaskGitConfig
+    network: MaskGitConfig = Field(description="Sizes of the transformer; must fit the tokenizer.")
     schedule: Schedule = Field("arccos", description="Law of the masked share.")
     class_dropout: Share = Field(0.1, description="Share of conditions replaced by the null condition.")
     label_smoothing: Share = Field(0.0, description="MaskGIT v1 uses 0.1; it blurs one-step sampling.")

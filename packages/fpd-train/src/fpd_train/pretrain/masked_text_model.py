@@ -45,7 +45,7 @@ class MaskedTextModelTraining(Config):
     tokenizer: Path = Field(Path("assets/scenes/tokenizer"), description="Weight folder of the tokenizer.")
     text: Path = Field(Path("assets/scenes/text"), description="Weight folder of the text tower.")
     sprites: Path = Field(SPRITES, description="Folder of the sprite sheet, for the relation gap's own scenes.")
-    network: SceneTransformerConfig = SceneTransformerConfig()
+    network: SceneTransformerConfig = Field(SceneTransformerConfig(), description="Sizes; must fit tokenizer and text.")
     schedule: Schedule = Field("arccos", description="Law of the masked share.")
     caption_dropout: Share = Field(0.1, description="Share of captions replaced by the empty one.")
 

@@ -22,7 +22,7 @@ class PatchTokenizerTraining(Config):
     """A tokenizer of single patches."""
 
     name: Literal["patch_tokenizer"] = "patch_tokenizer"
-    tokenizer: PatchTokenizerConfig = PatchTokenizerConfig()
+    tokenizer: PatchTokenizerConfig = Field(PatchTokenizerConfig(), description="Its codes and channels.")
     start: Path | None = Field(
         None, description="A trained tokenizer: its encoder and codes stay as they are, the decoder learns on."
     )
@@ -31,7 +31,7 @@ class PatchTokenizerTraining(Config):
     )
     squared_weight: Weight = Field(4.0, description="Weight of the squared error beside L1.")
     edge_weight: Weight = Field(0.5, description="Weight of L1 between neighbouring pixels' differences.")
-    commitment_weight: Weight = 0.25
+    commitment_weight: Weight = Field(0.25, description="Of the encoder's distance to its codes.")
     codebook_decay: Share = Field(0.98, gt=0, description="The codebook follows its latents by this average.")
     dead_code_threshold: Weight = Field(0.2, description="Codes with a lower average use per batch are replaced.")
 

@@ -36,7 +36,9 @@ class SceneJudgeTraining(Config):
     """A detector of whole objects."""
 
     name: Literal["scene_judge"] = "scene_judge"
-    judge: SceneJudgeConfig = SceneJudgeConfig(kinds=OBJECTS, colors=COLORS)
+    judge: SceneJudgeConfig = Field(
+        SceneJudgeConfig(kinds=OBJECTS, colors=COLORS), description="Classes, colours and sizes."
+    )
     tokenizer: Path = Field(Path("assets/scenes/tokenizer"), description="Weight folder; half the images go through.")
     sprites: Path = Field(SPRITES, description="Folder of the sprite sheet; malformed objects are drawn from it.")
     malformed_share: Number = Field(0.4, ge=0, le=1, description="Share of objects that are malformed.")

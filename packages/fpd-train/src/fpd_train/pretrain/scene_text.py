@@ -37,7 +37,7 @@ class SceneTextTraining(Config):
     """Layouts from captions."""
 
     name: Literal["scene_text"] = "scene_text"
-    text: SceneTextConfig = SceneTextConfig(words=words())
+    text: SceneTextConfig = Field(SceneTextConfig(words=words()), description="Words and sizes of the text tower.")
     start: Path | None = Field(None, description="A trained tower to learn on from; the heads start anew.")
     caption_dropout: Share = Field(0.1, description="Share of captions replaced by the empty one.")
     noun_weight: Weight = Field(1.0, description="Weight of the loss at nouns; without it relations stay unread.")

@@ -24,11 +24,11 @@ class TokenizerTraining(Config):
     """A VQ tokenizer trained from images."""
 
     name: Literal["tokenizer"] = "tokenizer"
-    tokenizer: VqTokenizerConfig = VqTokenizerConfig()
+    tokenizer: VqTokenizerConfig = Field(VqTokenizerConfig(), description="Its codes and channels.")
     perceptual_weight: Number = Field(
         0.2, ge=0, le=1e3, description="Weight of feature distances; sharpens what L1 blurs."
     )
-    commitment_weight: Number = Field(0.25, ge=0, le=1e3)
+    commitment_weight: Number = Field(0.25, ge=0, le=1e3, description="Of the encoder's distance to its codes.")
     codebook_decay: Number = Field(0.99, gt=0, lt=1, description="The codebook follows its latents by this average.")
     dead_code_threshold: Number = Field(
         2.0, ge=0, le=1e6, description="Codes used less often than this per batch are moved onto live latents."
