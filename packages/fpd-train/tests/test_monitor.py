@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from fpd_core.objective import draw_draft, draw_target
 from fpd_train.config import load_config
+from fpd_train.methods import monitor
 from fpd_train.methods.fpd import FpdConfig, FpdMethod
 from fpd_train.methods.interface import Parts
 from fpd_train.methods.monitor import CACHE
@@ -24,9 +25,9 @@ MEASURED = {
 
 @pytest.fixture
 def method_with(teacher_folder):
-    def build(**monitor):
+    def build(**changes):
         section = {"teacher": {"name": "fashion", "path": str(teacher_folder)}, "lift": {"space": "pixel"}}
-        config = FpdConfig.model_validate(section | {"monitor": SECTION | monitor})
+        config = FpdConfig.model_validate(section | {"monitor": SECTION | changes})
         torch.manual_seed(5)
         return FpdMethod(config, Parts(torch.device("cpu"), world=1, seed=0, steps=5))
 
@@ -65,23 +66,20 @@ def test_first_last_and_every_nth_step_are_measured(method_with):
 
 
 def test_it_takes_no_random_number_of_the_run(method_with, tmp_path):
-    method_with()
-    with_one = torch.get_rng_state()
-    FpdMethod(
-        method_with()._config.model_copy(update={"monitor": None}),
-        Parts(torch.device("cpu"), world=1, seed=0, steps=5),
-    )
+    unmonitored = method_with()._config.model_copy(update={"monitor": None})
+    torch.manual_seed(5)
+    FpdMethod(unmonitored, Parts(torch.device("cpu"), world=1, seed=0, steps=5))
+    without = torch.get_rng_state()
     method = method_with()
-    assert torch.equal(torch.get_rng_state(), with_one)
+    assert torch.equal(torch.get_rng_state(), without)
     method.monitor(method.networks, tmp_path)
-    assert torch.equal(torch.get_rng_state(), with_one)
+    assert torch.equal(torch.get_rng_state(), without)
 
 
 def test_the_teachers_images_are_drawn_once_and_again_where_anything_else_decides_them(
     method_with, tmp_path, monkeypatch
 ):
     drawn = []
-    from fpd_train.methods import monitor
 
     def counted(*arguments, **options):
         drawn.append(arguments)
@@ -109,16 +107,16 @@ def test_without_the_teachers_images_there_is_no_recall(method_with, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("monitor", "message"),
+    ("changes", "message"),
     [
         ({"heldout_space": {"space": "pixel"}}, r"monitor\.heldout_space is pixels, where the loss is"),
         ({"teacher_steps": 65}, r"monitor\.teacher_steps 65 is above the 64 tokens"),
         ({"every": 0}, r"greater than or equal to 1"),
     ],
 )
-def test_settings_that_make_no_sense_are_answered(method_with, monitor, message):
+def test_settings_that_make_no_sense_are_answered(method_with, changes, message):
     with pytest.raises(ValueError, match=message):
-        method_with(**monitor)
+        method_with(**changes)
 
 
 def test_the_space_that_the_loss_never_sees_is_the_other_kind_by_default():
@@ -135,8 +133,8 @@ def test_the_demo_is_monitored():
 @pytest.mark.distributed
 def test_a_run_with_it_has_the_weights_of_one_without_on_two_ranks_too(launch, config, tmp_path):
     outputs = {}
-    for name, ranks, monitor in (("without", None, None), ("with", None, SECTION), ("both", 2, SECTION)):
-        method = config["method"] | {"monitor": monitor}
+    for name, ranks, section in (("without", None, None), ("with", None, SECTION), ("both", 2, SECTION)):
+        method = config["method"] | {"monitor": section}
         code, output = launch(ranks, method=method, output=str(tmp_path / name), steps=3, log_every=3)
         assert code == 0, output
         outputs[name] = output
