@@ -17,7 +17,7 @@ from fpd_core.config import Config, ConfigError, explain
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_eval.report.columns import Better
 from fpd_train.config import TrainConfig, load_config, parse
-from fpd_train.run_folder import OPERATIONAL
+from fpd_train.run_folder import decisive
 
 ROWS = Path(__file__).with_name("ablations.json")
 TABLES = ("table1", "table3", "table4", "recipe")
@@ -150,7 +150,7 @@ def resolve(row: str, seed: int, overrides: Overrides, world: World, steps: int 
 
 
 def _decisive(config: TrainConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=OPERATIONAL - {"steps"})
+    return decisive(config) | {"steps": config.steps}
 
 
 def _is(path: Path, config: TrainConfig) -> bool:

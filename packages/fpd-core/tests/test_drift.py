@@ -413,7 +413,7 @@ def test_hiding_the_own_target_is_a_loop_that_skips_it():
 
 
 def signal_by_loops(x, y, bandwidths, cross, normalisers, own_target):
-    """Mean cosine of the forces from even and from odd samples, one particle at a time; cells 0, 5, 10, ... as stated."""
+    """Mean cosine of the forces from even and from odd samples, one particle at a time; cells 0, 5, 10, ..."""
     batch, dim = len(x), x.shape[2]
     seen = torch.cat([x, y])
     dn = (x[:, None] - seen[None]).norm(dim=3).clamp_min(1e-4)

@@ -167,10 +167,11 @@ def test_curves_are_read_where_present(tmp_path):
     write_metrics(
         tmp_path,
         json.dumps({"step": 1, "loss": 2.5, "entropy": 3.0, "rms": 0.1, "rms/block1/h0.02": 9}),
-        json.dumps({"step": 2, "loss": 1.5, "note": "saved"}),
+        json.dumps({"step": 2, "loss": 1.5, "note": "saved", "progress/pixels": -0.001, "signal": 0.2}),
     )
     curves = {curve.name: curve for curve in read_curves(tmp_path)}
-    assert curves.keys() == {"loss", "entropy", "rms"}
+    assert curves.keys() == {"loss", "entropy", "rms", "progress/pixels", "signal"}
+    assert curves["progress/pixels"].panel == "Energy distance to the refinement"
     assert (curves["loss"].steps, curves["loss"].values) == ((1, 2), (2.5, 1.5))
     assert curves["entropy"].panel == "Token entropy"
     assert plots.loss_curves(list(curves.values())).startswith(b"\x89PNG")

@@ -43,6 +43,18 @@ def test_metrics_and_tensorboard_agree(tmp_path):
     assert json.loads((tmp_path / METRICS).read_text().splitlines()[1])["images_seen"] == 16
 
 
+def test_what_is_measured_now_and_then_is_written_once_and_shown_until_the_next_time(tmp_path, capsys):
+    with log(tmp_path) as fresh:
+        fresh.step(1, 8, NUMBERS, {"progress/a": 0.25, "progress/b": 0.5, "heldout/c": 3.0}, write=True)
+        fresh.step(2, 16, NUMBERS, write=True)
+    first, second = (json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines())
+    assert (first["progress/a"], first["heldout/c"]) == (0.25, 3.0)
+    assert second.keys() == {"step", "images_seen", *NUMBERS}
+    assert capsys.readouterr().err.count("progress 0.25 / 0.5") == 2
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("progress/b")] == [(1, 0.5)]
+
+
 @pytest.fixture
 def full_disk(tmp_path):
     """`full_disk(n)`: files of this process may have n bytes; the same error path as a disk without room."""

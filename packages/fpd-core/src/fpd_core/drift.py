@@ -29,7 +29,7 @@ SIGNAL_STRIDE = 5  # `signal` looks at every fifth cell, the diagonal of a 4x4 g
 class DriftLoss:
     """`loss`: scalar with grad. Detached: its `gradient` [B, F, D] by the student, and monitors: `rms` [bandwidths] is
     Z_h, `scale` the mean pairwise distance, `alignment` the mean cosine of the force Σ_h V_h/Z_h with Y - X, `signal`
-    that between the forces of two halves of the batch: what of a direction is not chance; Z_h scales chance up too."""
+    that between the forces of two halves of the batch, how much of a direction is not chance: Z_h scales both up."""
 
     loss: Tensor
     gradient: Tensor

@@ -29,6 +29,13 @@ OPERATIONAL = {
 DONE = "done.json"
 
 
+def decisive(config: TrainConfig) -> dict[str, Any]:
+    """What a run and its continuation share: all settings but the operational ones and the monitor, which trains
+    nothing."""
+    left_out: Any = dict.fromkeys(OPERATIONAL, True) | {"method": {"monitor": True}}
+    return config.model_dump(mode="json", exclude=left_out)
+
+
 class Done(Config):
     """What `done.json` says of a finished run."""
 
@@ -93,8 +100,8 @@ def _same_run(config: TrainConfig, checkpoints: Checkpoints) -> Done | None:
     """What the folder says of being done, after a look at whose settings it has."""
     done = _read_done(config.output / DONE)
     if done or checkpoints.exist():
-        earlier, resolved = _read_settings(config.output / RESOLVED), config.model_dump(mode="json")
-        changed = [key for key in resolved if key not in OPERATIONAL and resolved[key] != earlier[key]]
+        earlier, wanted = decisive(_read_settings(config.output / RESOLVED)), decisive(config)
+        changed = [key for key in wanted if wanted[key] != earlier[key]]
         if changed:
             raise ConfigError(
                 f"{config.output} holds a run with other settings ({', '.join(changed)}); choose another output "
@@ -117,10 +124,10 @@ def _read_done(path: Path) -> Done | None:
         return None
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> TrainConfig:
     """The earlier settings, with the defaults of fields that are newer than they."""
     try:
-        return parse(read_json(path), str(path)).model_dump(mode="json")
+        return parse(read_json(path), str(path))
     except UntrustedError as error:
         raise ConfigError(
             f"{error}; it says whose settings the checkpoints beside it have: put it back, or choose another output"

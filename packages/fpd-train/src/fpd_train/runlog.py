@@ -3,9 +3,9 @@
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,7 +17,11 @@ from fpd_core import atomic
 
 METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
-SHOWN = {"loss": "loss", "rms": "Z_h", "alignment": "cos", "entropy": "entropy", "accuracy": "acc", "codes": "codes"}
+SHOWN = {
+    **{"loss": "loss", "rms": "Z_h", "alignment": "cos", "signal": "signal", "entropy": "entropy"},
+    **{"accuracy": "acc", "codes": "codes"},
+}
+PROGRESS = "progress/"  # what is measured now and then under such names is shown until it is measured again
 GRID_COLUMNS = 10
 
 
@@ -36,6 +40,7 @@ class RunLog:
         self._survive_full_disk = survive_full_disk
         self._console = Console(stderr=True)
         self._board: SummaryWriter | None = None
+        self._progress_shown = ""
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,11 +79,23 @@ class RunLog:
             self._writing(self._board.close)
         threading.excepthook = threading.__excepthook__
 
-    def step(self, step: int, images_seen: int, numbers: dict[str, float], *, write: bool) -> None:
-        """Advance the bar; with `write`, append the numbers of this step to the logs."""
+    def step(
+        self,
+        step: int,
+        images_seen: int,
+        numbers: Mapping[str, float],
+        measured: Mapping[str, float] = MappingProxyType({}),
+        *,
+        write: bool,
+    ) -> None:
+        """Advance the bar; with `write`, append the numbers of this step, and those measured after it, to the logs."""
         if not self._active:
             return
+        if progress := [f"{value:.3g}" for key, value in measured.items() if key.startswith(PROGRESS)]:
+            self._progress_shown = f"  progress {' / '.join(progress)}"
         shown = "  ".join(f"{label} {numbers[key]:.4g}" for key, label in SHOWN.items() if key in numbers)
+        shown += self._progress_shown
+        numbers = {**numbers, **measured}
         rate = numbers["images_per_second"]
         self._progress.update(self._task, completed=step, numbers=f"{shown}  {rate:.0f} img/s")
         if not write:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +22,7 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import BatchCoupled, Method, NetworkSettings, Parts, Report
+from fpd_train.methods.interface import BatchCoupled, Method, Monitored, NetworkSettings, Parts, Report
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -83,6 +84,12 @@ class Run:
             if self.config.on_disk_full == "stop" or not atomic.is_disk_full(error):
                 raise
             log.say(f"warning: the disk is full, so step {step} has no checkpoint; {self.checkpoints}")
+
+    def measure(self, method: Monitored) -> Report:
+        """Rank 0's measurements of the averaged networks, and how long they took, on all ranks. Collective."""
+        began = time.perf_counter()
+        measured = decided_by_rank_0(partial(method.monitor, self.averaged, self.config.output))
+        return measured | {"monitor_seconds": time.perf_counter() - began}
 
     def grid(self) -> torch.Tensor:
         return self.method.grid(self.averaged, seeded("grid", self.config.seed, device=self.device))
@@ -174,7 +181,12 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
                 run.updates[phase] += 1
             numbers |= report | run.stats(phase)
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
-        log.step(done, done * images_per_step, numbers, write=done % config.log_every == 0 or done == config.steps)
+        measured: Report = {}
+        if isinstance(method, Monitored) and method.is_monitored(done):
+            watchdog.at(f"the measurement of progress (on rank 0), step {done}")
+            measured = run.measure(method)
+        due = bool(measured) or done % config.log_every == 0 or done == config.steps
+        log.step(done, done * images_per_step, numbers, measured, write=due)
         watchdog.at(f"the vote on stopping (all-reduce), step {done}")
         verdict = largest(_verdict(stop, log), run.device)
         if verdict == Verdict.CANNOT_WRITE:

@@ -21,8 +21,11 @@ NAME_LENGTH = 100
 PANELS = {
     "Loss": re.compile(r"(.*[/_.])?loss"),
     "Drift (RMS)": re.compile(r"rms|z_h[^/]*"),
-    "Alignment": re.compile(r"(.*[/_.])?alignment"),
+    "Alignment and signal": re.compile(r"(.*[/_.])?(alignment|signal)"),
     "Token entropy": re.compile(r"(.*[/_.])?entropy"),
+    "Energy distance to the refinement": re.compile(r"progress/.+"),
+    "Energy distance to the teacher": re.compile(r"teacher/.+"),
+    "Held-out drafts": re.compile(r"heldout/.+"),
 }
 
 

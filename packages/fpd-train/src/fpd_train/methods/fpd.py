@@ -21,6 +21,7 @@ from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
 from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
 from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
+from fpd_train.methods.monitor import Monitor, MonitorConfig, lift_files
 
 Part = Literal["embeddings", "positions", "output_bias"]
 GRID_COLUMNS = 10
@@ -46,21 +47,25 @@ class FpdConfig(Config):
     )
     gather: Flag = Field(True, description="Compare samples of all ranks; the loss then ignores how many there are.")
     gan: GanConfig | None = Field(None, description="The optional adversarial term; needs real images as data.")
+    monitor: MonitorConfig | None = Field(None, description="Progress on held-out drafts while training; null: none.")
     grid_images: Size = Field(60, description="Images in each sample grid, ten to a row.")
 
     @model_validator(mode="after")
-    def _condition_is_carried(self) -> "FpdConfig":
+    def _sections_agree(self) -> "FpdConfig":
         if self.objective.own_target == "mask" and self.drafts_per_condition == 1:
             raise ValueError(
                 "own_target 'mask' with one draft per condition leaves nothing that carries the condition: the loss "
                 "would match images of all conditions alike; set drafts_per_condition to 8 or 16, or own_target 'keep'"
             )
+        if self.monitor is not None:
+            self.monitor.heldout(self.lift)
         return self
 
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""
-        backbone = [] if self.lift.space == "pixel" else self.lift.backbone.required_files()
-        return self.teacher.required_files() + backbone + (self.gan.required_files() if self.gan else [])
+        lifts = [self.lift] if self.monitor is None else [self.lift, self.monitor.heldout(self.lift)]
+        features = [file for lift in lifts for file in lift_files(lift)]
+        return self.teacher.required_files() + features + (self.gan.required_files() if self.gan else [])
 
 
 class FpdMethod:
@@ -93,6 +98,9 @@ class FpdMethod:
             self.settings = {DISCRIMINATOR: self._gan.settings}
             # Choice: a whole micro-batch of real images, each with a condition; the student drafts from the first ones.
             self.drafts_per_condition = 1
+        self._monitor = config.monitor and Monitor(
+            config.monitor, config.objective, self._teacher, config.teacher, self._lift, config.lift
+        )
 
     def phases(self, step: int) -> Sequence[str]:
         return [STUDENT] if self._gan is None else self._gan.phases(step)
@@ -154,6 +162,7 @@ class FpdMethod:
             "loss": result.loss.item(),
             "rms": rms.mean().item(),
             "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
+            "signal": torch.stack([block.signal for block in result.blocks]).mean().item(),
             "entropy": result.entropy.item(),
             "changed": result.changed.item(),
             "mask_ratio": result.mask_ratio.item(),
@@ -167,6 +176,13 @@ class FpdMethod:
     def _block_names(self) -> list[str]:
         lift = self._config.lift
         return ["pixels"] if lift.space == "pixel" else [f"block{index}" for index in sorted(lift.backbone.blocks)]
+
+    def is_monitored(self, step: int) -> bool:
+        return self._monitor is not None and self._monitor.is_due(step, self._steps)
+
+    def monitor(self, averaged: Mapping[str, nn.Module], cache: Path) -> Report:
+        assert self._monitor is not None
+        return self._monitor.measure(averaged[STUDENT], cache)
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
         classes, prompts = self._teacher.num_classes, self._teacher.example_prompts

@@ -83,6 +83,23 @@ class Method(Protocol):
 
 
 @runtime_checkable
+class Monitored(Protocol):
+    """A method that measures its averaged networks now and then, without touching what training does."""
+
+    def is_monitored(self, step: int) -> bool:
+        """Whether there is a measurement after step `step`, counted from 1. The same on all ranks."""
+        ...
+
+    def monitor(self, averaged: Mapping[str, nn.Module], cache: Path) -> Report:
+        """The numbers. Called on rank 0 alone, so nothing collective happens here.
+
+        Args:
+            cache: the run folder, for files that could be made again.
+        """
+        ...
+
+
+@runtime_checkable
 class BatchCoupled(Protocol):
     """A method whose loss compares all samples of a step, however many micro-batches they come in."""
 

@@ -1,0 +1,196 @@
+"""Progress of a distillation on held-out drafts, with numbers that fall. The mathematics is `fpd_core.progress`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from fpd_core import atomic
+from fpd_core.conditioning import Condition
+from fpd_core.config import Config, Seed, Size, Steps, Whole
+from fpd_core.lift import Lift, LiftConfig
+from fpd_core.objective import ObjectiveConfig, draw_draft, draw_target
+from fpd_core.progress import energy_between, energy_of_pairs, recall
+from fpd_core.sampling import sample
+from fpd_core.teachers import AnyTeacherConfig
+from fpd_core.teachers.teacher import Teacher
+from fpd_core.untrusted import UntrustedError, read_json
+from fpd_core.weights import RequiredFile
+from fpd_train.methods.interface import Report
+from fpd_train.seeds import seeded
+
+CHUNK = 64  # images at a time
+CACHE = "teacher_samples.json"
+Features = dict[str, list[Tensor]]
+Code = Annotated[Whole, Field(ge=0, lt=2**20)]
+
+
+class MonitorConfig(Config):
+    """Measurements of the averaged student on held-out drafts; training is the same with and without."""
+
+    every: Steps = Field(50, description="Steps between measurements; the first and the last step have one too.")
+    samples: Whole = Field(128, ge=4, le=4096, description="Held-out drafts, the same in every measurement.")
+    heldout_space: LiftConfig | None = Field(
+        None, description="Where the loss never looks; null: pixels, or EfficientNet-Lite0 where the loss has pixels."
+    )
+    teacher_samples: Whole = Field(
+        128, ge=0, le=2048, description="Images of the teacher's sampler, drawn once, for recall; 0 does without."
+    )
+    teacher_steps: Size = Field(16, description="Steps of that sampler.")
+    seed: Seed = Field(0, description="Of the held-out drafts and the teacher's images.")
+
+    def heldout(self, seen: LiftConfig) -> LiftConfig:
+        """The space to look in beside that of the loss. Raises ValueError: it is the loss's."""
+        other = self.heldout_space or LiftConfig(space="feature" if seen.space == "pixel" else "pixel", grid=seen.grid)
+        if space_name(other) == space_name(seen):
+            raise ValueError(
+                f"monitor.heldout_space is {space_name(seen)}, where the loss is; give a space that it never sees"
+            )
+        return other
+
+
+def space_name(lift: LiftConfig) -> str:
+    """What a space is called in logs."""
+    return "pixels" if lift.space == "pixel" else lift.backbone.name
+
+
+def lift_files(lift: LiftConfig) -> list[RequiredFile]:
+    """Published files that a lift opens."""
+    return [] if lift.space == "pixel" else lift.backbone.required_files()
+
+
+class TeacherSamples(Config):
+    """The file in the run folder: tokens of the teacher's images, and all that decides them."""
+
+    made_with: dict[str, Any]
+    tokens: list[list[Code]]
+
+
+class Monitor:
+    """Draws the same held-out drafts of a student each time it is asked, and measures them.
+
+    Raises:
+        ValueError: the teacher has fewer tokens than `teacher_steps`.
+    """
+
+    def __init__(
+        self,
+        config: MonitorConfig,
+        objective: ObjectiveConfig,
+        teacher: Teacher,
+        teacher_config: AnyTeacherConfig,
+        lift: Lift,
+        lift_config: LiftConfig,
+    ) -> None:
+        if config.teacher_steps > teacher.seq_len:
+            raise ValueError(f"monitor.teacher_steps {config.teacher_steps} is above the {teacher.seq_len} tokens")
+        self._config, self._objective = config, objective
+        self._teacher, self._teacher_config = teacher, teacher_config
+        self._seen, other = space_name(lift_config), config.heldout(lift_config)
+        with torch.random.fork_rng(devices=[]):  # a network takes random numbers before its weights are read
+            self._lifts = {self._seen: lift, space_name(other): Lift(teacher, other).to(teacher.device)}
+        self._reference: Features | None = None
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether step `step` of `steps`, counted from 1, has a measurement."""
+        return step in (1, steps) or step % self._config.every == 0
+
+    @torch.no_grad()
+    def measure(self, student: nn.Module, cache: Path) -> Report:
+        """Energy distance between drafts and refinements (π as at the start of the run) and, where there are teacher's
+        samples, to them, per space; the share of re-masked tokens that the teacher changed; recall in the loss's space.
+        """
+        random = seeded("monitor", self._config.seed, device=self._teacher.device)
+        condition = self._conditions(self._config.samples, random)
+        drafts, refined, changed = [], [], []
+        for part in _chunks(condition):
+            _, draft = draw_draft(student, self._teacher, part, self._objective, random)
+            target = draw_target(self._teacher, part, draft, self._objective, generator=random)
+            drafts.append(draft)
+            refined.append(target.tokens)
+            changed.append(target.changed)
+        x, y = (self._features(torch.cat(tokens), condition) for tokens in (drafts, refined))
+        report = {
+            f"progress/{name}": _mean(
+                [energy_of_pairs(*pair).coefficient for pair in zip(x[name], y[name], strict=True)]
+            )
+            for name in self._lifts
+        }
+        report["heldout/changed"] = float(torch.cat(changed).mean())
+        return report | (self._against_teacher(x, cache) if self._config.teacher_samples > 3 else {})
+
+    def _against_teacher(self, x: Features, cache: Path) -> Report:
+        if self._reference is None:
+            self._reference = self._features(*self._teacher_samples(cache / CACHE))
+        pairs = {name: list(zip(self._reference[name], x[name], strict=True)) for name in self._lifts}
+        report = {
+            f"teacher/{name}": _mean([energy_between(*pair).coefficient for pair in found])
+            for name, found in pairs.items()
+        }
+        return report | {"heldout/recall": _mean([recall(*pair) for pair in pairs[self._seen]])}
+
+    def _conditions(self, count: int, random: torch.Generator) -> Condition:
+        """Independent ones: drafts must be, for the energy distance to be unbiased."""
+        classes, prompts = self._teacher.num_classes, self._teacher.example_prompts
+        drawn = torch.randint(classes or len(prompts), (count,), generator=random, device=random.device)
+        return self._teacher.condition(drawn if classes else [prompts[i] for i in drawn.tolist()])
+
+    def _features(self, tokens: Tensor, condition: Condition) -> Features:
+        found: dict[str, list[list[Tensor]]] = {name: [] for name in self._lifts}
+        for part, codes in zip(_chunks(condition), tokens.split(CHUNK), strict=True):
+            images = self._teacher.decode(self._teacher.codebook[codes], part)
+            for name, lift in self._lifts.items():
+                found[name].append(lift.features(images))
+        return {name: [torch.cat(block) for block in zip(*parts, strict=True)] for name, parts in found.items()}
+
+    def _teacher_samples(self, path: Path) -> tuple[Tensor, Condition]:
+        """Tokens of the teacher's images, from the file where it holds these, and their conditions."""
+        random = seeded("monitor teacher", self._config.seed, device=self._teacher.device)
+        condition, made_with = self._conditions(self._config.teacher_samples, random), self._made_with()
+        tokens = self._read(path, made_with)
+        if tokens is None:
+            steps = self._config.teacher_steps
+            drawn = [sample(self._teacher, part, steps, generator=random) for part in _chunks(condition)]
+            tokens = torch.cat(drawn)
+            _keep(path, TeacherSamples(made_with=made_with, tokens=tokens.tolist()))
+        return tokens, condition
+
+    def _made_with(self) -> dict[str, Any]:
+        files = {str(path): path.stat() for path in self._teacher_config.weight_files() if path.exists()}
+        return {
+            "teacher": self._teacher_config.model_dump(mode="json"),
+            "files": {path: [found.st_size, found.st_mtime_ns] for path, found in files.items()},
+            "sampler": self._teacher.sampler.model_dump(mode="json"),
+            "device": self._teacher.device.type,
+            "monitor": self._config.model_dump(mode="json", include={"teacher_samples", "teacher_steps", "seed"}),
+        }
+
+    def _read(self, path: Path, made_with: dict[str, Any]) -> Tensor | None:
+        try:
+            found = TeacherSamples.model_validate(read_json(path))
+        except (UntrustedError, ValidationError):  # absent or damaged: drawn again, to the same tokens
+            return None
+        shape = self._config.teacher_samples, self._teacher.seq_len
+        if found.made_with != made_with or [len(row) for row in found.tokens] != [shape[1]] * shape[0]:
+            return None
+        tokens = torch.tensor(found.tokens, device=self._teacher.device)
+        return tokens if int(tokens.max()) < self._teacher.codebook_size else None
+
+
+def _keep(path: Path, samples: TeacherSamples) -> None:
+    try:
+        atomic.write_text(path, json.dumps(samples.model_dump()) + "\n")
+    except OSError as error:
+        if not atomic.is_disk_full(error):  # a cache is no reason to end a run; logs and checkpoints say it is full
+            raise
+
+
+def _chunks(condition: Condition) -> list[Condition]:
+    return [condition[start : start + CHUNK] for start in range(0, len(condition), CHUNK)]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
