@@ -50,7 +50,10 @@ def write_report(
         "real": reference,
         "teachers": fixed,
         "rows": [
-            {"row": run.row, "seed": run.seed, "values": run.values, "reason": run.reason, "run": str(run.folder)}
+            {
+                **{"row": run.row, "seed": run.seed, "values": run.values, "reason": run.reason},
+                **{"run": str(run.folder), "ready": run.ready and str(run.ready)},
+            }
             for run in runs
         ],
         "orderings": verdicts,
@@ -130,7 +133,10 @@ def _markdown(
 ) -> str:
     known = {name for values in [*rows.values(), *fixed.values()] for name in values}
     columns = {name: column for name, column in SHOWN.items() if name in known}
-    lines = [f"# {title}", "", f"World {record['world']}, {record['steps']} steps, {dict(record['settings'])}.", ""]
+    trained = f", {record['steps']} steps" if record["steps"] else ""
+    lines = [f"# {title}", "", f"World {record['world']}{trained}, {dict(record['settings'])}.", ""]
+    ready = [markdown_text(f"{run.row} ({run.ready})") for run in runs if run.ready is not None]
+    lines += [f"Finished students, trained elsewhere and measured here: {', '.join(ready)}.", ""] if ready else []
     lines += ["| row | seeds |" + "".join(f" {column.title} |" for column in columns.values())]
     lines += ["|:---|---:|" + "---:|" * len(columns)]
     if record["real"]:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fpd_core.atomic import write_text
+from fpd_core.checkpoints import WEIGHTS
 from fpd_core.config import Config, ConfigError, explain
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_eval.report.columns import Better
@@ -112,15 +113,17 @@ class Processes:
         return output
 
     def stop(self) -> None:
-        """Ask every child to save and end, as Ctrl-C does."""
+        """Ask every child to save and end, as Ctrl-C does, and wait until all have."""
         self.stopped = True
-        for process in list(self.running):
+        for process in (working := list(self.running)):
             process.send_signal(signal.SIGINT)
+        for process in working:
+            process.wait()
 
 
 @dataclass
 class Run:
-    """One row at one seed. `reason` says why there are no `values`."""
+    """One row at one seed. `reason` says why there are no `values`; `ready` is a student that is only measured."""
 
     row: str
     seed: int
@@ -130,10 +133,29 @@ class Run:
     reference: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     reason: str = ""
+    ready: Path | None = None
 
     @property
     def name(self) -> str:
         return f"{self.row}, seed {self.seed}"
+
+    @property
+    def can_start(self) -> bool:
+        return self.config is not None or self.ready is not None
+
+    @property
+    def student(self) -> Path:
+        return self.ready or self.folder / "student"
+
+
+def finished(row: str, number: int, student: Path, out: Path) -> Run:
+    """A row's finished student; its measurement is found again by its weights. Raises ValueError: it is none."""
+    weights = student / WEIGHTS
+    if not weights.is_file():
+        raise ValueError(f"--ready {row!r}: {student} is no finished student, {weights} does not exist")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Run(row, number, folder=out / f"ready-{digest[:12]}", ready=student)
 
 
 def resolve(row: str, seed: int, overrides: Overrides, world: World, steps: int | None, out: Path) -> Run:
@@ -164,7 +186,7 @@ def _is(path: Path, config: TrainConfig) -> bool:
 def recall(run: Run, settings: dict[str, Any]) -> bool:
     """Take the values of an earlier measurement with the same settings; whether there was one."""
     path = run.folder / MEASURED
-    if run.config is None or not path.is_file():
+    if not run.can_start or not path.is_file():
         return False
     try:
         stored = read_json(path)
@@ -177,14 +199,14 @@ def recall(run: Run, settings: dict[str, Any]) -> bool:
 
 
 def perform(run: Run, world: str, settings: dict[str, Any], processes: Processes, cache: Path) -> None:
-    """Train and measure. Raises Failed."""
-    assert run.config is not None
-    began, log = time.monotonic(), run.folder.with_suffix(".log")
-    wanted = run.folder.with_suffix(".json")
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    write_text(wanted, run.config.model_dump_json(indent=2) + "\n")
-    processes.call(["fpd-train", "run", "--config", str(wanted)], log)
-    student = {"kind": "student", "name": "student", "folder": str(run.folder / "student")}
+    """Train, unless the student is ready, and measure. Raises Failed."""
+    began = time.monotonic()
+    if run.config is not None:
+        wanted = run.folder.with_suffix(".json")
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        write_text(wanted, run.config.model_dump_json(indent=2) + "\n")
+        processes.call(["fpd-train", "run", "--config", str(wanted)], run.folder.with_suffix(".log"))
+    student = {"kind": "student", "name": "student", "folder": str(run.student)}
     run.values, run.reference = measure(student, run.folder, world, settings, processes, cache)
     run.seconds = time.monotonic() - began
     record = {"settings": settings, "values": run.values, "reference": run.reference, "seconds": run.seconds}

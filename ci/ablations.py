@@ -2,6 +2,7 @@
 
     python ci/ablations.py --table table3 --world fashion --seeds 0 --seeds 1 --seeds 2 --jobs 2
     python ci/ablations.py --table recipe --list
+    python ci/ablations.py --table table1 --world scenes --ready recipe=runs/s0/student,runs/s1/student
 
 Rows stand in `ablations.json`. A run that is done is not done again, one that was interrupted continues, one that fails
 is marked with its reason and ends no other. Tables, plots and `results.json` go to runs/ablations/WORLD/.
@@ -9,7 +10,7 @@ is marked with its reason and ends no other. Tables, plots and `results.json` go
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from ablation_runs import (
     Failed,
     Processes,
     Run,
+    finished,
     measure,
     perform,
     read_declared,
@@ -40,26 +42,55 @@ Teachers = dict[int, dict[str, float]]
 
 
 def planned(
-    declared: Declared, world: str, table: str, seeds: Sequence[int], steps: int | None, out: Path
+    declared: Declared,
+    world: str,
+    table: str,
+    seeds: Sequence[int],
+    steps: int | None,
+    out: Path,
+    ready: Mapping[str, Sequence[Path]],
 ) -> list[Run]:
-    """Every row at every seed, seed by seed: an early end leaves whole tables of fewer seeds."""
+    """Finished students, then every other row at every seed, seed by seed: an early end leaves whole tables of fewer
+    seeds."""
     start, rows = declared.worlds[world], declared.tables[table].rows
-    return [
+    done = [
+        finished(name, number, student, out)
+        for name, students in ready.items()
+        if name in rows
+        for number, student in enumerate(students)
+    ]
+    return done + [
         resolve(name, seed, declared.overrides(overrides, world), start, steps, out)
         for seed in seeds
         for name, overrides in rows.items()
+        if name not in ready
     ]
+
+
+def ready_students(arguments: Sequence[str], known: set[str]) -> dict[str, list[Path]]:
+    """`ROW=STUDENT,STUDENT` by row, one per training seed. Raises ValueError: no such form or row."""
+    found = {}
+    for argument in arguments:
+        row, separator, students = argument.partition("=")
+        if not separator or row not in known:
+            raise ValueError(
+                f"--ready is ROW=STUDENT,STUDENT with a row of the tables, one of {', '.join(sorted(known))}; "
+                f"got {argument!r}"
+            )
+        found[row] = [Path(student) for student in students.split(",")]
+    return found
 
 
 def show_plan(runs: Sequence[Run], declared: Declared, world: str, jobs: int) -> None:
     """The runs and what those that are not done cost; two rows may be one run."""
-    start, done = declared.worlds[world], [run.seconds for run in runs if run.values is not None]
+    start = declared.worlds[world]
+    done = [run.seconds for run in runs if run.values is not None and run.ready is None]
     left: dict[Path, float] = {}
     for run in runs:
-        state = "done" if run.values is not None else f"cannot run: {run.reason}" if run.config is None else "to do"
-        if state == "to do" and run.config is not None:
-            guess = run.config.steps * start.seconds_per_step + start.seconds_to_measure
-            left[run.folder] = median(done) if done else guess
+        state = "done" if run.values is not None else "to do" if run.can_start else f"cannot run: {run.reason}"
+        if state == "to do":
+            training = 0 if run.config is None else run.config.steps * start.seconds_per_step
+            left[run.folder] = median(done) if done and training else training + start.seconds_to_measure
         console.print(f"{run.name}: {state}  [dim]{run.folder}[/]", soft_wrap=True)
     hours, source = sum(left.values()) / jobs / 3600, "as the finished ones took" if done else "a guess for a free core"
     console.print(f"{len(left)} runs to do, about {hours:.1f} hours with {jobs} at a time ({source})")
@@ -67,7 +98,7 @@ def show_plan(runs: Sequence[Run], declared: Declared, world: str, jobs: int) ->
 
 def work(runs: Sequence[Run], jobs: int, one: Callable[[Run], None], processes: Processes) -> None:
     """`one` of every run, `jobs` at a time, each folder once; failures become reasons."""
-    waiting = {run.folder: run for run in runs if run.values is None and run.config is not None}
+    waiting = {run.folder: run for run in runs if run.values is None and run.can_start}
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=len(waiting))
@@ -117,6 +148,9 @@ def main(
         int | None, typer.Option(min=1, help="Optimizer steps of every run; by default the config's.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side, one thread each.")] = 1,
+    ready: Annotated[
+        list[str], typer.Option(metavar="ROW=DIR[,DIR...]", help="A row's finished students, only measured.")
+    ] = [],  # noqa: B006
     num_images: Annotated[int, typer.Option(min=10, help="Images per run (fashion).")] = 5000,
     samples: Annotated[int, typer.Option(min=1, help="Images per prompt (scenes).")] = 4,
     out: Annotated[Path, typer.Option(help="Everything goes to a folder of the world in here.")] = Path(
@@ -132,9 +166,11 @@ def main(
         )
     declared, place = read_declared(rows), out / world
     settings: dict[str, Any] = {"samples": samples} if world == "scenes" else {"num_images": num_images}
+    names = table or TABLES
+    students = ready_students(ready, {row for name in names for row in declared.tables[name].rows})
     plans = {
-        name: planned(declared, world, name, list(dict.fromkeys(seeds)), steps, place / "runs")
-        for name in table or TABLES
+        name: planned(declared, world, name, list(dict.fromkeys(seeds)), steps, place / "runs", students)
+        for name in names
     }
     every = [run for runs in plans.values() for run in runs]
     for run in every:
@@ -145,14 +181,15 @@ def main(
     processes = Processes()
     try:
         work(every, jobs, lambda run: perform(run, world, settings, processes, place / "cache"), processes)
+        for name, runs in plans.items():
+            found, lack = teachers(declared, world, name, settings, place, processes)
+            if lack:
+                console.print(f"[red]{lack}[/]", soft_wrap=True)
+            console.print(write_report(declared, world, name, runs, found, settings, place), markup=False)
     except KeyboardInterrupt:
+        processes.stop()
         console.print("interrupted; the same command continues")
         sys.exit(130)
-    for name, runs in plans.items():
-        found, lack = teachers(declared, world, name, settings, place, processes)
-        if lack:
-            console.print(f"[red]{lack}[/]", soft_wrap=True)
-        console.print(write_report(declared, world, name, runs, found, settings, place), markup=False)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -36,6 +36,10 @@ EVAL = """#!{python}
 import json, pathlib, sys
 system = json.loads(pathlib.Path(sys.argv[3]).read_text())
 value = 50.0
+if system["kind"] == "teacher" and pathlib.Path("{place}/slow").exists():
+    import os, time
+    pathlib.Path("{place}/pids.txt").write_text(f"{{os.getpid()}} {{os.getppid()}}")
+    time.sleep(100)
 if system["kind"] == "student":
     config = json.loads((pathlib.Path(system["folder"]).parent / "config.json").read_text())
     value = 40.0 + config["seed"] + 30 * (config["method"]["objective"]["draft_source"] == "random")
@@ -101,11 +105,65 @@ def test_a_stop_reaches_the_run_and_says_how_to_go_on(ablate, tmp_path):
         while not (tmp_path / "trained.txt").exists():
             assert not ended.done(), ended.result()
             time.sleep(0.1)
-        began = time.monotonic()
         os.kill(int((tmp_path / "pid.txt").read_text()), signal.SIGTERM)
         code, out = ended.result()
     assert (code, "interrupted; the same command continues" in out) == (130, True), out
-    assert time.monotonic() - began < 50
+    assert not list((tmp_path / "out").rglob("student"))  # a minute later there would have been one
+
+
+@pytest.fixture
+def students(tmp_path):
+    """Finished students of two seeds, trained elsewhere."""
+    folders = [tmp_path / f"elsewhere{seed}" / "student" for seed in range(2)]
+    for seed, folder in enumerate(folders):
+        folder.mkdir(parents=True)
+        config = {"seed": 3 * seed, "method": {"objective": {"draft_source": "student"}}}
+        (folder.parent / "config.json").write_text(json.dumps(config))
+        (folder / "model.safetensors").write_bytes(bytes([seed]))
+    return folders
+
+
+def test_finished_students_make_a_row_without_training(ablate, students, tmp_path):
+    ready = ("--ready", f"recipe={students[0]},{students[1]}")
+    code, out = ablate("--table", "table1", *ready)
+    assert code == 0, out
+    assert not (tmp_path / "trained.txt").exists()
+    record = json.loads((tmp_path / "out/fashion/table1.json").read_text())
+    assert [row["values"]["fd_classifier"] for row in record["rows"]] == [40, 43]
+    assert [row["ready"] for row in record["rows"]] == [str(folder) for folder in students]
+    text = (tmp_path / "out/fashion/table1.md").read_text()
+    assert "| recipe | 2 | 41.50 ± 2.12 |" in text
+    assert f"measured here: recipe ({students[0]})" in text.replace("\\", "")
+    (students[1] / "model.safetensors").write_bytes(b"retrained")
+    code, out = ablate("--table", "table1", *ready, "--list")
+    assert "recipe, seed 0: done" in out, out
+    assert "recipe, seed 1: to do" in out
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_the_teacher_is_measured_ends_its_process(ablate, students, tmp_path, sent):
+    (tmp_path / "slow").touch()
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(ablate, "--table", "table1", "--ready", f"recipe={students[0]}")
+        while not (tmp_path / "pids.txt").exists() or not (tmp_path / "pids.txt").read_text():
+            assert not ended.done(), ended.result()
+            time.sleep(0.1)
+        child, runner = map(int, (tmp_path / "pids.txt").read_text().split())
+        os.kill(runner, sent)
+        code, out = ended.result()
+    assert (code, "interrupted; the same command continues" in out) == (130, True), out
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+@pytest.mark.parametrize(
+    ("ready", "message"),
+    [("recipe=nowhere", "nowhere is no finished student"), ("rezept=a,b", "one of recipe"), ("recipe", "got 'recipe'")],
+)
+def test_what_is_not_ready_is_said(ablate, ready, message):
+    code, out = ablate("--table", "table1", "--ready", ready)
+    assert code == 2
+    assert message in " ".join(out.split())
 
 
 def test_list_starts_nothing(ablate, tmp_path):
