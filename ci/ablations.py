@@ -185,7 +185,8 @@ def main(
             found, lack = teachers(declared, world, name, settings, place, processes)
             if lack:
                 console.print(f"[red]{lack}[/]", soft_wrap=True)
-            console.print(write_report(declared, world, name, runs, found, settings, place), markup=False, soft_wrap=True)
+            text = write_report(declared, world, name, runs, found, settings, place)
+            console.print(text, markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         processes.stop()
         console.print("interrupted; the same command continues")
