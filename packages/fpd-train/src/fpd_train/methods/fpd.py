@@ -98,8 +98,10 @@ class FpdMethod:
             self.settings = {DISCRIMINATOR: self._gan.settings}
             # Choice: a whole micro-batch of real images, each with a condition; the student drafts from the first ones.
             self.drafts_per_condition = 1
-        self._monitor = config.monitor and Monitor(
-            config.monitor, config.objective, self._teacher, config.teacher, self._lift, config.lift
+        self._monitor = (
+            None
+            if config.monitor is None
+            else Monitor(config.monitor, config.objective, self._teacher, config.teacher, self._lift, config.lift)
         )
 
     def phases(self, step: int) -> Sequence[str]:
