@@ -14,7 +14,7 @@ SINUSOIDS, HIDDEN = 128, 512
 
 
 def sinusoids(latent: Tensor) -> Tensor:
-    """[B] -> [B, 128] in float64 where given: sines, then cosines, of 1000 λ at 64 frequencies 10000^(-k/63)."""
+    """λ [B] -> [B, 128] in its dtype: sines, then cosines, of 1000 λ at 64 frequencies 10000^(-k/63)."""
     half = SINUSOIDS // 2
     # The original's frequencies are float32: at 1000 λ that is seen in the fifth digit.
     frequencies = (torch.arange(half, device=latent.device) * -(math.log(10_000) / (half - 1))).exp().to(latent.dtype)

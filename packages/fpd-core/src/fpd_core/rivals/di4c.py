@@ -31,6 +31,12 @@ def mask_by(tokens: Tensor, r: Tensor, uniform: Tensor, mask_id: int, schedule: 
     return tokens.masked_fill(uniform < mask_ratio(r, schedule)[:, None], mask_id)
 
 
+def guidance_scale(r: Tensor, w: float, steps: int = 8) -> Tensor:
+    """g [B] of a guided teacher in `partial_states`: 1 + w r N/(N-1), the ramp of the sampler; w is 0 in the program's
+    training."""
+    return 1 + w * r * steps / (steps - 1)
+
+
 @dataclass(frozen=True)
 class PartialStates:
     """`tokens` [B, M, L], and how many masked positions each example was to reveal, [B]."""

@@ -27,7 +27,7 @@ from fpd_core.rivals.categorical import at_tokens
 from fpd_core.schedules import mask_ratio
 
 Stage = Literal["linear", "arccos", "distill"]
-FIRST = 1e6  # above every score
+LAST = -1e30  # below every score of an open position
 
 
 def source_tokens(codes: Tensor, uniform: Tensor, mask_id: int, mask_share: float = 0.3) -> Tensor:
@@ -51,8 +51,8 @@ def blend(source: Tensor, target: Tensor, share: Tensor, places: Tensor) -> tupl
 
 @dataclass(frozen=True)
 class PairLoss:
-    """`loss` with grad; detached, what positions give to it unweighted: where the input is the target already, where it
-    is masked, and where it is another code."""
+    """`loss` with grad; detached, what positions give to it before they are weighed: those that show the target, and
+    those that show a mask or a code of the source."""
 
     loss: Tensor
     visible: Tensor
@@ -63,6 +63,7 @@ class PairLoss:
 def pair_loss(
     logits: Tensor,
     seen: Tensor,
+    is_source: Tensor,
     target: Tensor,
     *,
     positions: Tensor,
@@ -74,7 +75,7 @@ def pair_loss(
 
     Args:
         logits: [B, L, K].
-        seen: [B, L], the network's input (`blend`).
+        seen, is_source: [B, L], the network's input and where it is the source (`blend`).
         target: x¹ [B, L].
         positions: [B, L] that count: all of them in the program; see the module.
         label_smoothing: over the K codes. A model fitted with it draws that share uniformly, which may be why the
@@ -84,12 +85,10 @@ def pair_loss(
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32)).transpose(1, 2)
     losses = F.cross_entropy(wide, target, reduction="none", label_smoothing=label_smoothing)
     share = torch.where(positions, losses, 0) / positions.sum().clamp_min(1)
-    is_visible, is_masked = seen == target, seen == mask_id
-    loss = torch.where(is_visible, visible_weight * share, share).sum()
-    visible, masked, random = (
-        share.detach()[where].sum() for where in (is_visible, is_masked, ~(is_visible | is_masked))
-    )
-    return PairLoss(loss, visible, masked, random)
+    loss = torch.where(is_source, share, visible_weight * share).sum()
+    is_masked = is_source & (seen == mask_id)
+    parts = (share.detach()[where].sum() for where in (~is_source, is_masked, is_source & ~is_masked))
+    return PairLoss(loss, *parts)
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ def draw_pairs(
 ) -> Drawn:
     """x¹ from x⁰ by confidence sampling in which every position is open at first, whatever it shows.
 
-    With N steps, step k has progress ρ = k/(N - 1 + 1e-6), guidance scale 1 + wρ and ranking noise `noise` (1 - ρ). The
-    mask is never drawn.
+    With N steps, step k has progress ρ = k/(N - 1 + 1e-6), guidance scale 1 + wρ (1 + w in a single step) and ranking
+    noise `noise` (1 - ρ). The mask is never drawn.
 
     Args:
         guided_logits: (tokens [B, L], g) -> u + g (c - u), [B, L, K], or K + 1 columns with the mask's last.
@@ -130,27 +129,32 @@ def draw_pairs(
         plan: positions fixed per step (`schedules.reveal_plan`; the program's default is rule "v1").
         gumbel: [N, B, L] standard Gumbel numbers.
         guidance: w = g - 1; the paper has 1 for pairs of the rounds and 8 for those of the distilled model.
-        constant_guidance: w in every step; in one step ρ is 0, so the distilled model needs it.
-        masks_first: fix positions that show a mask before others.
+        constant_guidance: 1 + w in every step.
+        masks_first: fix positions that show a mask before others, which then have no order: the program adds so large
+            a number that their scores are lost, and `topk` decides.
         multiplier: of the logits; 2 in the program's one-step row.
     """
     tokens, is_open = source, torch.ones_like(source, dtype=torch.bool)
-    inputs, probabilities, states = [], [], []
+    inputs: list[Tensor] = []
+    probabilities: list[Tensor] = []
+    states: list[Tensor] = []
     for k, count in enumerate(plan):
         progress = k / (len(plan) - 1 + 1e-6)
-        scale = 1 + guidance * (1 if constant_guidance else progress)
-        logits = multiplier * guided_logits(tokens, scale)
+        scale = 1 + guidance * (1 if constant_guidance or len(plan) == 1 else progress)
+        logits = guided_logits(tokens, scale) * multiplier
         logits[..., mask_id:] = -torch.inf  # nothing where there is no such column
         p = logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
         drawn = draw(p)
         score = at_tokens(p, drawn).log() + noise * (1 - progress) * gumbel[k]
         if masks_first:
-            score = score + FIRST * (tokens == mask_id)
-        chosen = score.masked_fill(~is_open, -torch.inf).topk(count, dim=1).indices
+            score = torch.where(tokens == mask_id, score, LAST)
+        score = score.masked_fill(~is_open, -torch.inf)
+        chosen = score.topk(count, dim=1)
         inputs.append(tokens)
         probabilities.append(p)
-        tokens = tokens.scatter(1, chosen, drawn.gather(1, chosen))
-        is_open = is_open.scatter(1, chosen, False)
+        # As in the program: ties at the threshold all show their draw, and only `count` of them are fixed.
+        tokens = torch.where(score >= chosen.values[:, -1:], drawn, tokens)
+        is_open = is_open.scatter(1, chosen.indices, False)
         states.append(is_open)
     return Drawn(tokens, inputs, probabilities, states)
 

@@ -115,8 +115,12 @@ def teacher_target(
         tokens: x_t.
         steps: `step_times`.
         uniforms: one [B, L, K + 1] per step (`after_step`).
+
+    Raises:
+        ValueError: there is no step, or not one tensor of uniform numbers for each.
     """
-    state, states, target = tokens, [], None
+    state, target = tokens, None
+    states: list[Tensor] = []
     for step, uniform in zip(steps, uniforms, strict=True):
         log_p = log_probabilities(teacher(state), state, mask_id)
         is_open = (state == mask_id)[..., None]
