@@ -155,6 +155,7 @@ def test_sdtt_reveals_a_share_of_delta_over_the_time(rng):
 @pytest.mark.parametrize("divergence", ["kl-bwd", "kl-fwd"])
 def test_sdtt_is_the_same_for_networks_that_score_the_mask_and_those_that_do_not(rng, divergence):
     tokens = torch.tensor([[MASK, 3, MASK, 0]])
+    # table[token] is what a token adds to the logits of each position
     student, table = double(rng, 1, 4, 8), double(rng, 8, 4, 8)
     steps = sdtt.step_times(torch.tensor([0.8], dtype=DOUBLE), 0.25, 2)
     uniforms = [torch.rand(1, 4, 8, generator=rng, dtype=DOUBLE) for _ in steps]

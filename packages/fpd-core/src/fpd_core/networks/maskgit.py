@@ -101,7 +101,8 @@ class _Blocks(nn.Module):
 
 def noised(embeddings: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """sqrt(1-σ²) e + σ ε: Gaussian `noise` of σ in [0, 1) that keeps the variance of unit embeddings."""
-    return (1 - sigma**2) ** 0.5 * embeddings + sigma * noise
+    mixed: Tensor = (1 - sigma**2) ** 0.5 * embeddings + sigma * noise
+    return mixed
 
 
 class MaskGit(nn.Module):

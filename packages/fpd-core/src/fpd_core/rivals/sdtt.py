@@ -169,7 +169,8 @@ def rounds(first_steps: int, last_steps: int, factor: int, updates: int) -> list
 
     With `last_steps` 1 the plan has one round too many, of δ near 2: use 2 to end at a one-step student.
     """
-    plan, dt = [], (1 - EARLIEST) / first_steps
+    plan: list[Round] = []
+    dt = (1 - EARLIEST) / first_steps
     while round(1 / dt) >= last_steps:
         plan.append(Round(len(plan) * updates, dt, round(1 / dt)))
         dt *= factor
