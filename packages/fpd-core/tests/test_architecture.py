@@ -21,6 +21,7 @@ LAYERS = [
         "ste",
         "drift",
         "progress",
+        "rivals",
         "guidance",
         "conditioning",
         "checkpoints",

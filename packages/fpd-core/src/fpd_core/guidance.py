@@ -19,6 +19,12 @@ class GuidanceRamp(Config):
         return self.at_zero + (self.at_one - self.at_zero) * ratio
 
 
+def guided(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
+    """u + g (c - u) of logits [B, L, K], for one g or one per sample, [B]; g = 1 is the conditional model."""
+    scale = scale.view(-1, 1, 1) if isinstance(scale, Tensor) else scale
+    return unconditional + scale * (conditional - unconditional)
+
+
 def _one_of_its_forms(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)

@@ -99,6 +99,12 @@ class _Blocks(nn.Module):
         return x
 
 
+def noised(embeddings: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """sqrt(1-σ²) e + σ ε: Gaussian `noise` of σ in [0, 1) that keeps the variance of unit embeddings."""
+    mixed: Tensor = (1 - sigma**2) ** 0.5 * embeddings + sigma * noise
+    return mixed
+
+
 class MaskGit(nn.Module):
     """Tokens and classes -> logits over the codes and the mask token."""
 
@@ -143,14 +149,29 @@ class MaskGit(nn.Module):
         Returns:
             [B, L, K + 1]; the last column scores the mask id.
         """
-        codes = self.config.codebook_size
-        image = self.tok_emb(tokens)
-        if embedding_noise > 0:
-            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-            image = (1 - embedding_noise**2) ** 0.5 * image + embedding_noise * noise
-        x = torch.cat([image, self.tok_emb(labels + codes + 1)[:, None]], dim=1) + self.pos_emb
-        x = self.last_layer(self.transformer(self.first_layer(x)))[:, : tokens.shape[1]]
-        logits: Tensor = x @ self.tok_emb.weight[: codes + 1].T + self.bias[: tokens.shape[1], : codes + 1]
+        return self.scores(self.embedded(tokens, embedding_noise, generator), labels)
+
+    def embedded(self, tokens: Tensor, noise: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
+        """Token embeddings [B, L, width], with Gaussian noise of σ = `noise`."""
+        image: Tensor = self.tok_emb(tokens)
+        if noise > 0:
+            drawn = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+            image = noised(image, drawn, noise)
+        return image
+
+    def scores(self, embeddings: Tensor, labels: Tensor, appended: Tensor | None = None) -> Tensor:
+        """Logits [B, L, K + 1] from token embeddings, which need not be those of codes.
+
+        Args:
+            embeddings: [B, L, width].
+            appended: [B, A, width], further tokens behind the class, without a position; their outputs are dropped.
+        """
+        codes, length = self.config.codebook_size, embeddings.shape[1]
+        x = torch.cat([embeddings, self.tok_emb(labels + codes + 1)[:, None]], dim=1) + self.pos_emb
+        if appended is not None:
+            x = torch.cat([x, appended], dim=1)
+        x = self.last_layer(self.transformer(self.first_layer(x)))[:, :length]
+        logits: Tensor = x @ self.tok_emb.weight[: codes + 1].T + self.bias[:length, : codes + 1]
         return logits
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

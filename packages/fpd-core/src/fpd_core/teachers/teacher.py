@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Guidance, Number, Temperature
-from fpd_core.guidance import GuidanceRamp, RefinementGuidance
+from fpd_core.guidance import GuidanceRamp, RefinementGuidance, guided
 from fpd_core.schedules import RevealRule, Schedule, progress_at
 from fpd_core.weights import RequiredFile
 
@@ -186,12 +186,9 @@ class Teacher(nn.Module, ABC):
             guidance_scale: g, one number or one per image [B].
         """
         conditional = self.logits(tokens, condition)
-        if isinstance(guidance_scale, Tensor):
-            guidance_scale = guidance_scale.view(-1, 1, 1)
-        elif guidance_scale == 1:
+        if not isinstance(guidance_scale, Tensor) and guidance_scale == 1:
             return conditional
-        unconditional = self.logits(tokens, self.null_condition(condition))
-        return unconditional + guidance_scale * (conditional - unconditional)
+        return guided(conditional, self.logits(tokens, self.null_condition(condition)), guidance_scale)
 
     def refinement(
         self, ratio: Tensor, guidance_scale: RefinementGuidance | None, temperature: float | None
