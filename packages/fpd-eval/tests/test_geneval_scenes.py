@@ -106,7 +106,7 @@ def judge(tmp_path):
 
 def test_true_scenes_go_through_the_whole_command(run_geneval, tmp_path, judge, monkeypatch):
     """Drawn scenes of a few prompts, an untrained judge: files, scores and pages, none of them GenEval's."""
-    monkeypatch.setattr(suites, "checked", lambda detector, known: detector)
+    monkeypatch.setattr(suites, "checked", lambda detector, known, accept: detector)
     records = {record["tag"]: record for record in reversed(scene_prompts())}
     few = tuple(records[tag] for tag in TASKS)
     monkeypatch.setattr("fpd_eval.geneval.scenes._records", lambda: few)
