@@ -64,3 +64,8 @@ def pytest_terminal_summary(terminalreporter, config):
         for name, count in counts.items():
             terminalreporter.write_line(f"{count:>9,} cases  {name}")
         terminalreporter.write_line(f"{sum(counts.values()):>9,} cases in all")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes name no test: a gzip stamps the time, and workers that collect in different seconds must agree."""
+    return argname if isinstance(val, bytes) else None
