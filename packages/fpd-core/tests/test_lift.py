@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0Config
-from fpd_core.lift import Lift, LiftConfig, pixel_cells, pooled_cells
+from fpd_core.lift import Lift, LiftConfig, SpaceConfig, pixel_cells, pooled_cells
 
 
 def test_cells_are_window_means_in_row_major_order():
@@ -33,6 +33,7 @@ def test_pixel_cells_hold_every_pixel_once():
         (LiftConfig(grid="global", backbone=EfficientNetLite0Config(blocks=(0, 4))), [(2, 1, 16), (2, 1, 320)]),
         (LiftConfig(space="pixel"), [(2, 16, 3 * 64)]),
         (LiftConfig(space="pixel", grid="global"), [(2, 1, 3 * 32 * 32)]),
+        (LiftConfig(more=(SpaceConfig(space="pixel"),)), [(2, 16, 24), (2, 16, 40), (2, 16, 112), (2, 16, 3 * 64)]),
     ],
 )
 def test_shapes_and_gradient(teacher, config, shapes):
@@ -52,3 +53,20 @@ def test_everything_in_the_lift_is_frozen_even_inside_a_training_parent(teacher)
     assert not any(p.requires_grad for p in [*lift.parameters(), *teacher.parameters()])
     lift(torch.randn(2, 64, 5), teacher.condition([0, 1]))
     assert all(torch.equal(before[k], v) for k, v in lift.state_dict().items())
+
+
+def test_several_spaces_are_the_features_of_each(teacher):
+    images = torch.rand(2, 3, 32, 32)
+    pixels = SpaceConfig(space="pixel", grid="global")
+    both = Lift(teacher, LiftConfig(more=(pixels,))).features(images)
+    alone = Lift(teacher, LiftConfig()).features(images)
+    for found, expected in zip(both, [*alone, images.flatten(1)[:, None]], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "section", [{"space": "pixel", "more": [{"space": "pixel"}]}, {"more": [{"backbone": {"blocks": [4]}}]}]
+)
+def test_a_space_is_given_once(section):
+    with pytest.raises(ValueError, match=r"(pixels|efficientnet_lite0) stands twice"):
+        LiftConfig.model_validate(section)

@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import ConfigError
 from fpd_core.drift import drift_loss
-from fpd_core.lift import Lift, pooled_cells
+from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
 from fpd_core.objective import fixed_point_loss
 from fpd_core.refine import refine
@@ -114,17 +114,6 @@ def _components(
     def decode(vectors: Tensor) -> Tensor:
         return teacher.decode(vectors, condition)
 
-    backbone: dict[str, tuple[Callable[[], object], bool]] = {}
-    if lift.backbone is not None:
-        network: nn.Module = lift.backbone
-
-        def seen(pictures: Tensor) -> list[Tensor]:
-            return [pooled_cells(block, 4) for block in network(pictures)]
-
-        backbone = {
-            "backbone, target": (lambda: _no_grad(lambda: seen(images)), True),
-            "backbone, student, with backward": (lambda: through(seen, images), True),
-        }
     captions: dict[str, tuple[Callable[[], object], bool]] = {}
     if isinstance(teacher, TextConditionalTeacher):
         cache, read = CaptionCache(batch), teacher.encode
@@ -142,7 +131,8 @@ def _components(
         ),
         "decode, target": (lambda: _no_grad(lambda: decode(code_vectors)), True),
         "decode, student, with backward": (lambda: through(decode, code_vectors), True),
-        **backbone,
+        "backbone, target": (lambda: _no_grad(lambda: lift.features(images)), True),
+        "backbone, student, with backward": (lambda: through(lift.features, images), True),
         "straight-through (eq. 8), with backward": (
             lambda: through(lambda scores: straight_through(scores, draft, teacher.codebook), logits),
             True,

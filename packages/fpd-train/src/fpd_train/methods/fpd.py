@@ -21,7 +21,7 @@ from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
 from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
 from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
-from fpd_train.methods.monitor import Monitor, MonitorConfig, lift_files
+from fpd_train.methods.monitor import Monitor, MonitorConfig
 
 Part = Literal["embeddings", "positions", "output_bias"]
 GRID_COLUMNS = 10
@@ -63,8 +63,9 @@ class FpdConfig(Config):
 
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""
-        lifts = [self.lift] if self.monitor is None else [self.lift, self.monitor.heldout(self.lift)]
-        features = [file for lift in lifts for file in lift_files(lift)]
+        unseen = None if self.monitor is None else self.monitor.heldout(self.lift)
+        spaces = self.lift.spaces if unseen is None else [*self.lift.spaces, unseen]
+        features = [file for space in spaces for file in space.required_files()]
         return self.teacher.required_files() + features + (self.gan.required_files() if self.gan else [])
 
 
@@ -176,8 +177,9 @@ class FpdMethod:
         return report
 
     def _block_names(self) -> list[str]:
-        lift = self._config.lift
-        return ["pixels"] if lift.space == "pixel" else [f"block{index}" for index in sorted(lift.backbone.blocks)]
+        """One for each drift problem; further spaces say which one they are."""
+        first, *others = self._config.lift.spaces
+        return first.maps + [f"{space.label}/{name}" for space in others for name in space.maps]
 
     def is_monitored(self, step: int) -> bool:
         return self._monitor is not None and self._monitor.is_due(step, self._steps)

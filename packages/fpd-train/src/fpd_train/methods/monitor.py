@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from fpd_core import atomic
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Seed, Size, Steps, Whole
-from fpd_core.lift import Lift, LiftConfig
+from fpd_core.lift import Lift, LiftConfig, Space, SpaceConfig
 from fpd_core.objective import ObjectiveConfig, draw_draft, draw_target
 from fpd_core.progress import energy_between, energy_of_pairs, recall
 from fpd_core.sampling import sample
 from fpd_core.teachers import AnyTeacherConfig
 from fpd_core.teachers.teacher import Teacher
 from fpd_core.untrusted import UntrustedError, read_json
-from fpd_core.weights import RequiredFile
 from fpd_train.methods.interface import Report
 from fpd_train.seeds import seeded
 
@@ -33,8 +32,10 @@ class MonitorConfig(Config):
 
     every: Steps = Field(50, description="Steps between measurements; the first and the last step have one too.")
     samples: Whole = Field(128, ge=4, le=4096, description="Held-out drafts, the same in every measurement.")
-    heldout_space: LiftConfig | None = Field(
-        None, description="Where the loss never looks; null: pixels, or EfficientNet-Lite0 where the loss has pixels."
+    heldout_space: SpaceConfig | None = Field(
+        None,
+        description="Where the loss never looks; null: pixels, EfficientNet-Lite0 where the loss has pixels, nothing "
+        "where it has both.",
     )
     teacher_samples: Whole = Field(
         128, ge=0, le=2048, description="Images of the teacher's sampler, drawn once, for recall; 0 does without."
@@ -42,24 +43,18 @@ class MonitorConfig(Config):
     teacher_steps: Size = Field(16, description="Steps of that sampler.")
     seed: Seed = Field(0, description="Of the held-out drafts and the teacher's images.")
 
-    def heldout(self, seen: LiftConfig) -> LiftConfig:
-        """The space to look in beside that of the loss. Raises ValueError: it is the loss's."""
-        other = self.heldout_space or LiftConfig(space="feature" if seen.space == "pixel" else "pixel", grid=seen.grid)
-        if space_name(other) == space_name(seen):
-            raise ValueError(
-                f"monitor.heldout_space is {space_name(seen)}, where the loss is; give a space that it never sees"
-            )
-        return other
-
-
-def space_name(lift: LiftConfig) -> str:
-    """What a space is called in logs."""
-    return "pixels" if lift.space == "pixel" else lift.backbone.name
-
-
-def lift_files(lift: LiftConfig) -> list[RequiredFile]:
-    """Published files that a lift opens."""
-    return [] if lift.space == "pixel" else lift.backbone.required_files()
+    def heldout(self, seen: LiftConfig) -> SpaceConfig | None:
+        """The space to look in beside those of the loss, if there is one. Raises ValueError: it is the loss's."""
+        labels = [space.label for space in seen.spaces]
+        if self.heldout_space is not None:
+            if self.heldout_space.label in labels:
+                raise ValueError(
+                    f"monitor.heldout_space is {self.heldout_space.label}, where the loss is; "
+                    "give a space that it never sees"
+                )
+            return self.heldout_space
+        others = (SpaceConfig(space=space, grid=seen.grid) for space in ("pixel", "feature"))
+        return next((space for space in others if space.label not in labels), None)
 
 
 class TeacherSamples(Config):
@@ -89,9 +84,10 @@ class Monitor:
             raise ValueError(f"monitor.teacher_steps {config.teacher_steps} is above the {teacher.seq_len} tokens")
         self._config, self._objective = config, objective
         self._teacher, self._teacher_config = teacher, teacher_config
-        self._seen, other = space_name(lift_config), config.heldout(lift_config)
+        self._seen, other = list(lift.spaces), config.heldout(lift_config)
         with torch.random.fork_rng(devices=[]):  # a network takes random numbers before its weights are read
-            self._lifts = {self._seen: lift, space_name(other): Lift(teacher, other).to(teacher.device)}
+            unseen = [] if other is None else [Space(other).to(teacher.device)]
+        self._spaces = {space.label: space for space in [*self._seen, *unseen]}
         self._reference: Features | None = None
 
     def is_due(self, step: int, steps: int) -> bool:
@@ -117,7 +113,7 @@ class Monitor:
             f"progress/{name}": _mean(
                 [energy_of_pairs(*pair).coefficient for pair in zip(x[name], y[name], strict=True)]
             )
-            for name in self._lifts
+            for name in self._spaces
         }
         report["heldout/changed"] = float(torch.cat(changed).mean())
         return report | (self._against_teacher(x, cache) if self._config.teacher_samples > 3 else {})
@@ -125,12 +121,14 @@ class Monitor:
     def _against_teacher(self, x: Features, cache: Path) -> Report:
         if self._reference is None:
             self._reference = self._features(*self._teacher_samples(cache / CACHE))
-        pairs = {name: list(zip(self._reference[name], x[name], strict=True)) for name in self._lifts}
+        pairs = {name: list(zip(self._reference[name], x[name], strict=True)) for name in self._spaces}
         report = {
             f"teacher/{name}": _mean([energy_between(*pair).coefficient for pair in found])
             for name, found in pairs.items()
         }
-        return report | {"heldout/recall": _mean([recall(*pair) for pair in pairs[self._seen]])}
+        return report | {
+            "heldout/recall": _mean([recall(*pair) for space in self._seen for pair in pairs[space.label]])
+        }
 
     def _conditions(self, count: int, random: torch.Generator) -> Condition:
         """Independent ones: drafts must be, for the energy distance to be unbiased."""
@@ -139,11 +137,11 @@ class Monitor:
         return self._teacher.condition(drawn if classes else [prompts[i] for i in drawn.tolist()])
 
     def _features(self, tokens: Tensor, condition: Condition) -> Features:
-        found: dict[str, list[list[Tensor]]] = {name: [] for name in self._lifts}
+        found: dict[str, list[list[Tensor]]] = {name: [] for name in self._spaces}
         for part, codes in zip(_chunks(condition), tokens.split(CHUNK), strict=True):
             images = self._teacher.decode(self._teacher.codebook[codes], part)
-            for name, lift in self._lifts.items():
-                found[name].append(lift.features(images))
+            for name, space in self._spaces.items():
+                found[name].append(space(images))
         return {name: [torch.cat(block) for block in zip(*parts, strict=True)] for name, parts in found.items()}
 
     def _teacher_samples(self, path: Path) -> tuple[Tensor, Condition]:
