@@ -49,9 +49,11 @@ class Ordering(Config):
 
 
 class Table(Config):
-    """Rows are overrides of the world's config by name; the first one is the recipe. `use` names shared overrides."""
+    """Rows are overrides by name, of the world's config or of the one named here for a world; the first one is the
+    recipe. `use` names shared overrides."""
 
     title: str
+    config: dict[str, Path] = {}
     rows: dict[str, Overrides]
     orderings: tuple[Ordering, ...]
 
@@ -62,6 +64,11 @@ class Declared(Config):
     worlds: dict[str, World]
     shared: dict[str, dict[str, Any]]
     tables: dict[str, Table]
+
+    def start(self, world: str, table: str) -> World:
+        """The world as a table starts in it."""
+        found = self.worlds[world]
+        return found.model_copy(update={"config": self.tables[table].config.get(world, found.config)})
 
     def overrides(self, row: Overrides, world: str) -> Overrides:
         found = {key: value for key, value in row.items() if key != "use"}

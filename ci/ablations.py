@@ -52,7 +52,7 @@ def planned(
 ) -> list[Run]:
     """Finished students, then every other row at every seed, seed by seed: an early end leaves whole tables of fewer
     seeds."""
-    start, rows = declared.worlds[world], declared.tables[table].rows
+    start, rows = declared.start(world, table), declared.tables[table].rows
     done = [
         finished(name, number, student, out)
         for name, students in ready.items()
