@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from fpd_core.atomic import write_text
 from fpd_core.checkpoints import WEIGHTS
@@ -53,7 +53,7 @@ class Table(Config):
     recipe. `use` names shared overrides."""
 
     title: str
-    config: dict[str, Path] = {}
+    config: dict[str, Path] = Field(default_factory=dict)
     rows: dict[str, Overrides]
     orderings: tuple[Ordering, ...]
 
