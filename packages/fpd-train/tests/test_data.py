@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import struct
 import tarfile
@@ -177,6 +178,23 @@ def test_uniform_labels_are_uniform_reproducible_and_shared_by_ranks():
     assert not torch.equal(labels(), labels(start=3))
     halves = [labels(batch_size=2000, rank=r, world=2) for r in (0, 1)]
     assert torch.equal(labels(), torch.stack(halves, 1).flatten())
+
+
+@pytest.mark.parametrize(("batch_size", "world"), [(2, 1), (1, 2), (3, 1), (8, 2)])
+def test_balanced_labels_deal_every_class_once_before_any_comes_again(batch_size, world):
+    config = UniformLabels(num_classes=5, balanced=True)
+
+    def drawn(start, seed=3):
+        ranks = [config.open(batch_size=batch_size, seed=seed, rank=r, world=world, start=start) for r in range(world)]
+        while True:
+            yield from torch.stack([next(rank).condition.labels for rank in ranks], 1).flatten().tolist()
+
+    row = list(itertools.islice(drawn(0), 100 * batch_size * world))
+    decks = [row[i : i + 5] for i in range(0, len(row) - 4, 5)]
+    assert all(sorted(deck) == list(range(5)) for deck in decks)
+    assert len({tuple(deck) for deck in decks}) > 10
+    assert list(itertools.islice(drawn(7), 20)) == row[7 * batch_size * world :][:20]
+    assert list(itertools.islice(drawn(0, seed=4), 20)) != row[:20]
 
 
 def test_captions_travel_from_a_text_file_to_every_rank_once(tmp_path):
