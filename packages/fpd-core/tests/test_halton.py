@@ -152,6 +152,21 @@ def test_a_mixture_of_unit_codes_is_not_normalised_again():
     torch.testing.assert_close(network.decode(half), network.decoder(grid))
 
 
+def test_a_student_trains_without_dropout_and_a_teacher_with_it():
+    """A student's dropout is switched off at its modules, the one on attention weights among them."""
+    network, tokens, labels = teacher_of(4, codes=16).network, torch.arange(16)[None], torch.tensor([3])
+    for block in network.transformer.layers:
+        torch.nn.init.normal_(block.mlp[1].weight, std=0.5)
+    expected = network.eval()(tokens, labels)
+    network.train()
+    assert (network(tokens, labels) - expected).abs().max() > 1e-3
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    torch.testing.assert_close(network(tokens, labels), expected)
+    assert network.transformer.layers[0].attn.dropout.p == 0
+
+
 # --- the sampler ---
 
 

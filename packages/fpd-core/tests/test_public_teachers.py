@@ -521,5 +521,6 @@ def test_a_family_knows_the_label_smoothing_of_its_training(teacher, smoothing):
     assert teacher.label_smoothing == smoothing
 
 
-def test_meissonic_architecture_is_json():
-    assert json.loads(json.dumps(meissonic_teacher().architecture()))["name"] == "meissonic"
+@pytest.mark.parametrize("name", ["meissonic", "halton"])
+def test_the_architecture_is_json(name):
+    assert json.loads(json.dumps(FAMILIES[name][0]().architecture()))["name"] == name

@@ -65,11 +65,11 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         steps: N, at most `length`.
         rule: "corrected" differences the masked count round(L γ(k/N)), k = 0..N (di4c). "v1" weighs N points
             including the one where γ is zero (MaskGIT v1), which wastes the first step on a single token: its
-            2-step plan is (1, L - 1). "floor" keeps floor(L γ((k+1)/N)) masked, but at least one until the last
-            step (MaskGen, Meissonic, aMUSEd; a step may then reveal nothing). "truncated" has floor(L (1 - γ((k+1)/N)))
-            revealed after step k (Halton-MaskGIT v2); like the first two it reveals at least one token each. With one
-            step all reveal everything. The two that truncate do so in float32 as the official samplers: float64 gives
-            another count where the exact one is whole, such as L cos(π/3).
+            2-step plan is (1, L - 1). These two reveal at least one token per step. "floor" keeps
+            floor(L γ((k+1)/N)) masked, but at least one until the last step (MaskGen, Meissonic, aMUSEd).
+            "truncated" has floor(L (1 - γ((k+1)/N))), but at least k + 1, revealed after step k (Halton-MaskGIT v2).
+            The two that truncate do so in float32 as the official samplers: float64 counts another token where
+            the exact number is whole, such as L cos(π/3). With one step all reveal everything.
 
     Raises:
         ValueError: `steps` outside [1, length].
