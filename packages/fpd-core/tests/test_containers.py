@@ -299,7 +299,7 @@ OTHER_NETWORKS = {
     "a CLIP text tower in transformers'": ["text_model.embeddings.token_embedding.weight"],
     "a Meissonic transformer": ["single_transformer_blocks.0.attn.to_q.weight"],
     "a DINOv3 backbone in timm's": ["cls_token", "reg_token"],
-    "Halton-MaskGIT v2 .* v1": HALTON_V2,
+    "a Halton-MaskGIT v2 transformer, which the teacher `halton` reads": HALTON_V2,
 }
 
 

@@ -132,6 +132,22 @@ def test_checkpointing_and_the_order_of_blocks_change_nothing(backbone, timm_fil
     torch.testing.assert_close(maps, expected_maps)
 
 
+def test_rotary_periods_are_rounded_as_in_metas_checkpoints(backbone, timm_file, images):
+    """100^(i/16), of which bfloat16 keeps eight bits; timm's own are those of float32."""
+    exact = torch.tensor([100 ** (i / 16) for i in range(16)], dtype=torch.float64)
+    steps = 2.0 ** (exact.log2().floor() - 7)
+    rounded = (exact / steps).round() * steps
+    assert Dinov3Config().rope_periods == "bfloat16"
+    half = load_backbone(Dinov3Config(path=timm_file, dtype="bfloat16"))
+    for network in (backbone.network, half.network):
+        assert network.rope.periods.dtype == torch.float32
+        assert torch.equal(network.rope.periods.double(), rounded)
+    plain = load_backbone(Dinov3Config(path=timm_file, rope_periods="float32"))
+    torch.testing.assert_close(plain.network.rope.periods.double(), exact, rtol=1e-6, atol=0)
+    difference = (plain(images)[-1] - backbone(images)[-1]).norm() / backbone(images)[-1].norm()
+    assert 1e-6 < difference < 1e-2
+
+
 def test_bfloat16_is_close(backbone, timm_file, images):
     half = load_backbone(Dinov3Config(path=timm_file, dtype="bfloat16"))
     maps, grad = gradient(half, images)

@@ -19,11 +19,17 @@ import torch
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.containers import load_public
 from fpd_core.networks.clip_text import ClipText, ClipTextConfig
+from fpd_core.networks.halton import HaltonMaskGit
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
 from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
+from fpd_core.teachers.halton import LLAMAGEN_VQ16
+from fpd_core.teachers.halton import NETWORKS as HALTON
+from fpd_core.teachers.maskgen import SIZES
+from fpd_core.teachers.meissonic import VIT_H_14
+from fpd_core.weights import weight_file
 
 PUBLIC = json.loads((Path(__file__).parent / "data/public_keys.json").read_text())
 NETWORKS = {
@@ -33,6 +39,11 @@ NETWORKS = {
     "tatitok": lambda: TaTiTok(TaTiTokConfig()),
     "clip_text": lambda: ClipText(ClipTextConfig()),
     "meissonic": lambda: Meissonic(MeissonicConfig()),
+    "halton_tiny_256": lambda: HaltonMaskGit(HALTON["tiny"]),
+    "halton_small_256": lambda: HaltonMaskGit(HALTON["small"]),
+    "halton_base_256": lambda: HaltonMaskGit(HALTON["base"]),
+    "halton_large_384": lambda: HaltonMaskGit(HALTON["large"].model_copy(update={"seq_len": 576})),
+    "llamagen": lambda: VqGan(LLAMAGEN_VQ16),
 }
 
 
@@ -70,8 +81,39 @@ def test_every_list_has_a_network():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_keys_and_shapes_equal_the_public_file(name):
     with torch.device("meta"):
-        state = NETWORKS[name]().state_dict()
-    assert {key: tuple(value.shape) for key, value in state.items()} == public_shapes(name)
+        network = NETWORKS[name]()
+    public = public_shapes(name)
+    if name == "llamagen":  # the one file in other names
+        public = VqGan.rename_public(public)
+    assert {key: tuple(value.shape) for key, value in network.state_dict().items()} == public
+
+
+@pytest.mark.parametrize(
+    ("family", "role", "name"),
+    [
+        *[("maskgit", "transformer", "maskgit"), ("maskgit", "tokenizer", "vqgan")],
+        *[("maskgen", "transformer", "maskgen"), ("maskgen", "tokenizer", "tatitok")],
+        *[("maskgen", "text_encoder", "clip_text"), ("meissonic", "transformer", "meissonic")],
+        *[("halton", "tiny_256", "halton_tiny_256"), ("halton", "small_256", "halton_small_256")],
+        *[("halton", "transformer", "halton_base_256"), ("halton", "large_384", "halton_large_384")],
+        ("halton", "tokenizer", "llamagen"),
+    ],
+)
+def test_the_registry_counts_what_the_network_takes(family, role, name):
+    assert weight_file(family, role).num_parameters == PUBLIC[name]["parameters"]
+
+
+def test_the_registry_counts_what_no_key_list_tells():
+    """At 384 px there are 320 positions more; MaskGen-XL and the LAION tower are counted on their networks."""
+    for size in ("small", "base"):
+        added = 320 * HALTON[size].width
+        at_256 = PUBLIC[f"halton_{size}_256"]["parameters"]
+        assert weight_file("halton", f"{size}_384").num_parameters == at_256 + added
+    with torch.device("meta"):
+        xl, tower = MaskGen(MaskGenConfig(**SIZES["xl"])), ClipText(VIT_H_14)
+    for network, place in ((xl, ("maskgen", "transformer_xl")), (tower, ("meissonic", "text_encoder_laion"))):
+        assert weight_file(*place).num_parameters == sum(p.numel() for p in network.parameters())
+    assert (xl.config.width, xl.config.depth, xl.config.num_heads) == (1280, 20, 16)
 
 
 class Callback:
@@ -106,6 +148,10 @@ def with_extras(name, shapes):
     """What the published file holds besides: training losses, the tied head's other name."""
     if name == "vqgan":
         return shapes | {"loss.perceptual_loss.net.0.weight": (64, 3, 3, 3), "loss.discriminator.main.0.bias": (64,)}
+    if name == "halton_small_256":
+        return shapes | {"head.weight": shapes["tok_emb.weight"]}
+    if name == "llamagen":
+        return shapes | {"quantize.codebook_used": (65536,)}
     if name == "maskgen":
         return shapes | {"lm_head.weight": shapes["embeddings.weight"]}
     return shapes
@@ -119,6 +165,10 @@ WRITERS = {
     "DDP .pth": lambda path, shapes: torch_file(
         path, {"model_state_dict": {f"module.{key}": value for key, value in hollow(shapes).items()}}
     ),
+    "compiled .pth": lambda path, shapes: torch_file(
+        path, {"model_state_dict": {f"module._orig_mod.{key}": value for key, value in hollow(shapes).items()}}
+    ),
+    "model .pt": lambda path, shapes: torch_file(path, {"model": hollow(shapes), "steps": 7}),
     "Lightning .ckpt": lambda path, shapes: torch_file(
         path, {"epoch": 1, "callbacks": {Callback: Callback()}, "state_dict": hollow(shapes)}
     ),
@@ -135,6 +185,9 @@ PUBLISHED = [
     ("meissonic", "bare .bin"),
     ("maskgen", "safetensors"),
     ("tatitok", "safetensors"),
+    ("halton_small_256", "model_state_dict .pth"),
+    ("halton_small_256", "compiled .pth"),
+    ("llamagen", "model .pt"),
 ]
 
 

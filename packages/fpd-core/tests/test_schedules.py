@@ -1,9 +1,11 @@
 """Reveal plans against the published tables, mask laws against their formulas."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from diffusers import AmusedScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +46,39 @@ def test_the_cosine_plan_of_meissonic():
     left = [4096 - sum(reveal_plan(4096, 64, "cosine", "floor")[: k + 1]) for k in range(64)]
     assert left[:-1] == [math.floor(4096 * math.cos(math.pi * (k + 1) / 128)) for k in range(63)]
     assert left[-1] == 0
+
+
+@pytest.mark.parametrize(("side", "steps"), [(4, 5), (4, 3), (4, 6), (8, 9), (8, 16), (64, 3)])
+def test_the_cosine_plan_is_that_of_diffusers_scheduler(side, steps):
+    """Meissonic's own is a copy of it. Where N is divisible by 3, float32 leaves one token less masked than float64."""
+    scheduler, codes = AmusedScheduler(mask_token_id=3), 3
+    scheduler.set_timesteps(steps)
+    tokens, left = torch.full((1, side, side), codes), []
+    for timestep in scheduler.timesteps:
+        random = torch.Generator().manual_seed(0)
+        tokens = scheduler.step(torch.zeros(1, codes, side, side), timestep, tokens, generator=random).prev_sample
+        left.append(int((tokens == codes).sum()))
+    plan = reveal_plan(side**2, steps, "cosine", "floor")
+    assert [side**2 - sum(plan[: k + 1]) for k in range(steps)] == left
+
+
+def test_the_truncated_plan_counts_in_float32():
+    """Of all N up to 576 the official plan of 24 x 24 cells differs from a float64 one at 297 alone."""
+
+    def exact(steps):
+        shares = [1 - 2 / math.pi * math.acos(k / steps) for k in range(steps + 1)]
+        revealed = [max(k, math.floor(576 * share)) for k, share in enumerate(shares)]
+        return [after - before for before, after in pairwise(revealed)]
+
+    assert all(reveal_plan(576, steps, "arccos", "truncated") == exact(steps) for steps in (296, 298, 576))
+    assert reveal_plan(576, 297, "arccos", "truncated") != exact(297)
+
+
+@given(length=st.integers(1, 300), data=st.data(), schedule=st.sampled_from(["arccos", "cosine", "linear", "square"]))
+def test_a_truncated_plan_is_never_behind_one_token_per_step(length, data, schedule):
+    plan = reveal_plan(length, data.draw(st.integers(1, length)), schedule, "truncated")
+    assert sum(plan) == length
+    assert all(sum(plan[:k]) >= k for k in range(len(plan) + 1))
 
 
 @given(u=st.floats(0, 1), schedule=st.sampled_from(["arccos", "cosine", "linear", "square"]))

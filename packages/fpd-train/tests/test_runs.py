@@ -141,7 +141,7 @@ def test_a_finished_folder_refuses_other_settings(launch, config):
     assert "already holds a run at step 1" in output
 
 
-@pytest.mark.parametrize("name", ["maskgit", "maskgen", "paper/maskgit", "paper/maskgen"])
+@pytest.mark.parametrize("name", ["maskgit", "halton", "maskgen", "paper/maskgit", "paper/maskgen"])
 def test_a_shipped_config_without_weights_stops_with_the_list_of_files(launch, name):
     shipped = json.loads((REPO / f"configs/{name}.json").read_text())
     code, output = launch(1, **shipped, device="cpu")

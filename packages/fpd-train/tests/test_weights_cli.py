@@ -94,6 +94,16 @@ def test_pull_puts_every_file_of_a_family_in_its_place_and_keeps_what_is_there(h
     assert hub.requests == []
 
 
+def test_pull_takes_the_files_of_other_sizes_by_role(hub, tmp_path):
+    result = call("weights", "pull", "halton", "small_384", "tokenizer", cwd=tmp_path, endpoint=hub.url)
+    assert result.returncode == 0, result.stderr
+    held = sorted(path.name for path in (tmp_path / "weights/halton").iterdir() if path.name != ".download")
+    assert held == ["ImageNet_384_small.pth", "vq_ds16_c2i.pt"]
+    result = call("weights", "pull", "halton", "small_348", cwd=tmp_path, endpoint=hub.url)
+    assert result.returncode == 2
+    assert "did you mean 'small_384'" in result.stderr
+
+
 def test_a_broken_download_continues_where_it_stopped(hub, tmp_path):
     hub.fails_once_after = 15_000_000
     result = call("weights", "pull", "dinov3", cwd=tmp_path, endpoint=hub.url)
@@ -170,6 +180,16 @@ def test_doctor_lists_every_file_and_fails_while_one_is_missing(tmp_path, maskgi
     assert "0.02 GB" in result.stdout
     assert "at least 0.70 GB" in result.stdout  # 174,160,874 float32 numbers
     assert "2 of 3 missing. Run `fpd-train weights pull maskgit` and `fpd-train weights pull dinov3`" in result.stdout
+
+
+def test_doctor_names_the_files_of_the_size_asked_for(tmp_path, maskgit_run):
+    size = ["method.teacher.name=halton", "method.teacher.size=large", "method.teacher.image_size=384"]
+    result = doctor(*maskgit_run, *(word for one in size for word in ("--set", one)))
+    assert result.exit_code == 1
+    assert "weights/halton/ImageNet_384_large.pth" in result.stdout
+    assert (
+        "Run `fpd-train weights pull halton large_384 tokenizer` and `fpd-train weights pull dinov3`" in result.stdout
+    )
 
 
 def test_doctor_answers_in_json_too(tmp_path, maskgit_run):

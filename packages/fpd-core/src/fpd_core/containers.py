@@ -3,8 +3,9 @@
 Containers, told apart by content, not by name:
 
 * safetensors;
-* torch zip files (torch 1.6 and newer): a state dict, alone or under `model_state_dict` or `state_dict`. Lightning
-  checkpoints pickle classes of their own; nothing is imported or called for them, inert stand-ins take their places;
+* torch zip files (torch 1.6 and newer): a state dict, alone or under `model_state_dict`, `state_dict` or `model`.
+  Lightning checkpoints pickle classes of their own; nothing is imported or called for them, inert stand-ins take
+  their places;
 * torch legacy files (before 1.6): the same, as long as they hold tensors and plain containers only.
 
 Zip files and safetensors are mapped into memory, so optimizer states beside the weights are never read.
@@ -24,30 +25,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, load_strict
+from fpd_core.mismatch import likely_cause
 from fpd_core.untrusted import open_regular, shown
 
-WRAPPERS = ("model_state_dict", "state_dict")
-DDP_PREFIX = "module."
+WRAPPERS = ("model_state_dict", "state_dict", "model")
+PREFIXES = ("module.", "_orig_mod.")  # of DistributedDataParallel and of torch.compile
 _ZIP, _LEGACY = b"PK\x03\x04", pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
-
-# One key that no other published network has -> what the file holds.
-_SIGNATURES = {
-    "transformer.layers.0.0.fn.mha.in_proj_weight": "a MaskGIT v1 transformer",
-    "transformer.layers.0.attn.wq.weight": (
-        "a Halton-MaskGIT v2 transformer (adaLN blocks, 16384 codes; repository llvictorll/Halton-Maskgit); "
-        "fpd needs v1, published in llvictorll/Maskgit-pytorch"
-    ),
-    "decoder.up.0.block.0.norm1.weight": "a VQGAN tokenizer in taming-transformers' naming",
-    "decoder.up_blocks.0.resnets.0.norm1.weight": "a VQ tokenizer in diffusers' naming",
-    "cond_pooled_proj.weight": "a MaskGen transformer",
-    "latent_tokens": "a TA-TiTok tokenizer",
-    "transformer.resblocks.0.ln_1.weight": "a CLIP text tower in open_clip's naming",
-    "text_model.embeddings.token_embedding.weight": "a CLIP text tower in transformers' naming",
-    "single_transformer_blocks.0.attn.to_q.weight": "a Meissonic transformer",
-    "reg_token": "a DINOv3 backbone in timm's naming",
-    "embeddings.register_tokens": "a DINOv3 backbone in transformers' naming",
-    "storage_tokens": "a DINOv3 backbone in Meta's naming; take timm/vit_base_patch16_dinov3.lvd1689m",
-}
 
 
 @runtime_checkable
@@ -106,12 +89,12 @@ def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> No
     try:
         load_strict(module, state, str(path))
     except CheckpointError as error:
-        cause = _likely_cause(module.state_dict(), state)
+        cause = likely_cause(module.state_dict(), state)
         raise CheckpointError(f"{error}; {cause}" if cause else str(error)) from None
 
 
 def read_public(path: Path) -> dict[str, Tensor]:
-    """The state dict of a published file, on the CPU in the stored dtype, `module.` prefix removed.
+    """The state dict of a published file, on the CPU in the stored dtype, the prefixes of wrappers removed.
 
     Raises:
         CheckpointError: absent, truncated, of an unknown format, or without a state dict.
@@ -244,14 +227,15 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
         if not (isinstance(key, str) and isinstance(value, Tensor))
     ]
     if foreign:
-        some, wrappers = ", ".join(sorted(foreign)[:5]), " or ".join(WRAPPERS)
+        some, wrappers = ", ".join(sorted(foreign)[:5]), ", ".join(WRAPPERS[:-1]) + f" or {WRAPPERS[-1]}"
         raise CheckpointError(f"{path} holds no state dict: {some}: not tensors, and no {wrappers} beside them")
     return _without_prefix({key: value.detach() for key, value in content.items()})
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if all(key.startswith(DDP_PREFIX) for key in state):
-        return {key.removeprefix(DDP_PREFIX): value for key, value in state.items()}
+    for prefix in (*PREFIXES, *PREFIXES):  # either may stand before the other
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
 
 
@@ -265,21 +249,3 @@ def _resolve_aliases(state: dict[str, Tensor], aliases: Mapping[str, str], path:
             raise CheckpointError(f"{path}: {alias} and {name} are tied in the network but differ in the file")
         resolved[name] = value
     return resolved
-
-
-def _likely_cause(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """One sentence on why a file does not fit, or an empty string."""
-    found = _family(state)
-    if found and found != _family(own):
-        return f"the file holds {found}"
-    if "pos_emb" in own and "pos_emb" in state and own["pos_emb"].shape[-2] != state["pos_emb"].shape[-2]:
-        have, want = state["pos_emb"].shape[-2], own["pos_emb"].shape[-2]
-        large = " (the 512-pixel model has 1025; fpd needs MaskGIT_ImageNet_256.pth)" if have == 1025 else ""
-        return f"the file is for {have} positions instead of {want}, another image size{large}"
-    if own.keys() == state.keys():
-        return "the same architecture at another size; check the sizes in the config"
-    return ""
-
-
-def _family(state: Mapping[str, Tensor]) -> str:
-    return next((family for key, family in _SIGNATURES.items() if key in state), "")

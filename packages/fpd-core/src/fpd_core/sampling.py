@@ -1,19 +1,18 @@
 """Multi-step sampling of a teacher: confidence (MaskGIT) and Halton order. One-step sampling is `generator.py`."""
 
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import explain
 from fpd_core.schedules import reveal_plan
 from fpd_core.ste import sample_tokens
-from fpd_core.teachers.teacher import SamplerConfig, Teacher
+from fpd_core.teachers.sampler_config import Sampler, SamplerConfig
+from fpd_core.teachers.teacher import Teacher
 
-Sampler = Literal["confidence", "halton"]
+__all__ = ["Sampler", "halton_order", "network_evaluations", "sample"]
 
 
 def network_evaluations(steps: int, config: SamplerConfig) -> int:
@@ -30,7 +29,7 @@ def sample(
     teacher: Teacher,
     condition: Condition,
     steps: int,
-    sampler: Sampler = "confidence",
+    sampler: Sampler | None = None,
     *,
     generator: torch.Generator | None = None,
     **options: Any,
@@ -40,8 +39,8 @@ def sample(
     Args:
         condition: B conditions on the teacher's device.
         steps: N in [1, L].
-        sampler: "confidence" fixes the positions the model is surest of; "halton" a low-discrepancy order, each
-            sample shifted along it at random.
+        sampler: "confidence" fixes the positions the model is surest of; "halton" a low-discrepancy order. None is
+            the family's own.
         options: fields of `SamplerConfig` that replace the family's defaults.
 
     Returns:
@@ -50,22 +49,28 @@ def sample(
     Raises:
         ValueError: unknown sampler or option, or steps out of range.
     """
-    try:
-        config = SamplerConfig.model_validate(teacher.sampler.model_dump() | options)
-    except ValidationError as error:
-        raise explain(error, "sampler options") from None
-    if sampler not in ("confidence", "halton"):
-        raise ValueError(f"unknown sampler {sampler!r}; known: confidence, halton")
+    sampler = sampler or teacher.default_sampler
+    config = teacher.sampler_options(sampler, options)
     batch, length = len(condition), teacher.seq_len
-    rule = "corrected" if sampler == "halton" else config.rule
-    plan = reveal_plan(length, steps, config.schedule, rule)
-    rank = _halton_rank(batch, length, generator, teacher.device) if sampler == "halton" else None
+    plan = reveal_plan(length, steps, config.schedule, config.rule)
+    rank = None
+    if sampler == "halton":
+        shifts = _random_shifts(batch, length, generator, teacher.device) if config.shift else 0
+        rank = ((_halton_rank(length, teacher.device) + shifts) % length).expand(batch, length)
+    null = teacher.null_condition(condition)
+    if config.negative_prompt is not None:
+        null = teacher.condition([config.negative_prompt]).repeat_interleave(batch)
     tokens = torch.full((batch, length), teacher.mask_id, device=teacher.device)
     for step, count in enumerate(plan):
         progress = torch.tensor(config.progress(step, steps), dtype=torch.float64)
         noise = config.confidence_temperature * (1 - float(progress))
-        logits = teacher.guided_logits(tokens, condition, float(config.guidance_at(progress)))
-        logits = logits / config.softmax_temperature_at(progress).item()
+        read, unread = (
+            [teacher.at_timestep(each, steps - 1 - step) for each in (condition, null)]
+            if config.timestep == "step_index"
+            else (condition, null)
+        )
+        logits = teacher.guided_logits(tokens, read, float(config.guidance_at(progress)), unread)
+        logits = config.tempered(logits, step, steps)
         drawn = _draw(logits, noise if config.annealed_draws else 1.0, generator)
         score = -rank.float() if rank is not None else _confidence(logits, drawn, config, noise, generator)
         open_positions = score.masked_fill(tokens != teacher.mask_id, -torch.inf)
@@ -115,11 +120,14 @@ def _radical_inverse(index: int, base: int) -> float:
 _cached_order = lru_cache(maxsize=4)(halton_order)
 
 
-def _halton_rank(batch: int, length: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Turn of each position [B, L]; every sample starts elsewhere on the same circle."""
+def _random_shifts(batch: int, length: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """[B, 1]; with shift s the k-th cell fixed is cell k - s of the order, counted on its circle."""
+    return torch.randint(length, (batch, 1), generator=generator, device=device)
+
+
+def _halton_rank(length: int, device: torch.device) -> Tensor:
+    """Turn of each position [L]."""
     side = round(length**0.5)
     if side * side != length:
         raise ValueError(f"the Halton sampler needs a square token grid, {length} tokens are none")
-    rank = torch.tensor(_cached_order(side), device=device).argsort()
-    shift = torch.randint(length, (batch, 1), generator=generator, device=device)
-    return (rank[None] + shift) % length
+    return torch.tensor(_cached_order(side), device=device).argsort()

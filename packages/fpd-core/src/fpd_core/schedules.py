@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Schedule = Literal["arccos", "cosine", "linear", "square"]
-RevealRule = Literal["corrected", "v1", "floor"]
+RevealRule = Literal["corrected", "v1", "floor", "truncated"]
 
 # u in [0, 1] -> share masked, increasing for linear and square, decreasing for the other two.
 _RATIO: dict[Schedule, Callable[[Tensor], Tensor]] = {
@@ -51,10 +51,10 @@ def progress_at(ratio: Tensor, schedule: Schedule) -> Tensor:
     return inverse[schedule](ratio)
 
 
-def _masked_share(progress: float, schedule: Schedule) -> float:
+def _masked_share(progress: float, schedule: Schedule, dtype: torch.dtype) -> Tensor:
     """Share still masked when a sampler has done `progress` of its steps: 1 at 0, 0 at 1."""
     u = progress if is_decreasing(schedule) else 1 - progress
-    return float(mask_ratio(torch.tensor(u, dtype=torch.float64), schedule))
+    return mask_ratio(torch.tensor(u, dtype=dtype), schedule)
 
 
 def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: RevealRule = "corrected") -> list[int]:
@@ -65,9 +65,11 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         steps: N, at most `length`.
         rule: "corrected" differences the masked count round(L γ(k/N)), k = 0..N (di4c). "v1" weighs N points
             including the one where γ is zero (MaskGIT v1), which wastes the first step on a single token: its
-            2-step plan is (1, L - 1). "floor" keeps floor(L γ((k+1)/N)) masked, but at least one until the last
-            step (MaskGen, Meissonic, aMUSEd; a step may then reveal nothing). The other two reveal at
-            least one token each. With one step all reveal everything.
+            2-step plan is (1, L - 1). These two reveal at least one token per step. "floor" keeps
+            floor(L γ((k+1)/N)) masked, but at least one until the last step (MaskGen, Meissonic, aMUSEd).
+            "truncated" has floor(L (1 - γ((k+1)/N))), but at least k + 1, revealed after step k (Halton-MaskGIT v2).
+            The two that truncate do so in float32 as the official samplers: float64 counts another token where
+            the exact number is whole, such as L cos(π/3). With one step all reveal everything.
 
     Raises:
         ValueError: `steps` outside [1, length].
@@ -78,8 +80,12 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
         return [length]
     if rule == "floor":
         return _floor_plan(length, steps, schedule)
+    if rule == "truncated":
+        shares = [1 - _masked_share(k / steps, schedule, torch.float32) for k in range(steps + 1)]
+        revealed = [max(k, int(length * share)) for k, share in enumerate(shares)]
+        return [after - before for before, after in pairwise(revealed)]
     if rule == "corrected":
-        masked = [round(length * _masked_share(k / steps, schedule)) for k in range(steps + 1)]
+        masked = [round(length * float(_masked_share(k / steps, schedule, torch.float64))) for k in range(steps + 1)]
         plan = [before - after for before, after in pairwise(masked)]
     else:
         weights = [_v1_weight(1 - k / (steps - 1), schedule) for k in range(steps)]
@@ -95,7 +101,8 @@ def reveal_plan(length: int, steps: int, schedule: Schedule = "arccos", rule: Re
 def _floor_plan(length: int, steps: int, schedule: Schedule) -> list[int]:
     plan, masked = [], length
     for k in range(steps - 1):
-        left = max(1, min(masked - 1, math.floor(length * _masked_share((k + 1) / steps, schedule))))
+        wanted = int(length * _masked_share((k + 1) / steps, schedule, torch.float32))
+        left = max(1, min(masked - 1, wanted))
         plan.append(masked - left)
         masked = left
     return [*plan, masked]

@@ -32,19 +32,23 @@ def _weights() -> None:
 
 @weights_app.command("pull")
 def pull_command(
-    family: Annotated[str, typer.Argument(help="maskgit, maskgen, meissonic, dinov3 or deit.")],
+    family: Annotated[str, typer.Argument(help="maskgit, halton, maskgen, meissonic, dinov3 or deit.")],
+    roles: Annotated[
+        list[str] | None, typer.Argument(help="Only these files, such as small_384 of halton or transformer_xl.")
+    ] = None,
 ) -> None:
     """Download the files of a family from huggingface.co to where the configs expect them.
 
-    Files already there are kept; an interrupted download continues.
+    Other sizes than the family's own are fetched by role; `fpd-train doctor` says which a config needs. Files already
+    there are kept; an interrupted download continues.
     """
     from fpd_core.config import nearest
-    from fpd_core.weights import WEIGHT_FILES
+    from fpd_core.weights import WEIGHT_FILES, weight_file
 
     if family not in WEIGHT_FILES:
         raise nearest(family, list(WEIGHT_FILES), "weight family")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for file in WEIGHT_FILES[family]:
+    for file in [weight_file(family, role) for role in roles] if roles else WEIGHT_FILES[family]:
         if file.local.is_file():
             console.print(f"{file.local} is there ({_gigabytes(file.local.stat().st_size)})")
             continue
@@ -132,7 +136,7 @@ def _record(file: RequiredFile) -> dict[str, object]:
 
 
 def _show(files: Sequence[RequiredFile], config: Path) -> None:
-    from fpd_core.weights import missing
+    from fpd_core.weights import missing, pulls
 
     # A pipe has no width, and a cut path helps nobody.
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
@@ -155,10 +159,7 @@ def _show(files: Sequence[RequiredFile], config: Path) -> None:
     if not absent:
         console.print(f"All {len(files)} files are there.")
         return
-    pulls = " and ".join(
-        f"`fpd-train weights pull {family}`" for family in dict.fromkeys(f.file.family for f in absent)
-    )
-    console.print(f"{len(absent)} of {len(files)} missing. Run {pulls}, or put them there yourself.")
+    console.print(f"{len(absent)} of {len(files)} missing. Run {pulls(absent)}, or put them there yourself.")
 
 
 def _size(file: RequiredFile) -> str:

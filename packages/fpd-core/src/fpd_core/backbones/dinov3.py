@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import timm
 import torch
 from pydantic import AfterValidator, Field
+from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
@@ -35,6 +36,9 @@ class Dinov3Config(Config):
         "public", description="`synthetic` fills the network by formula, to prove and profile the path."
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="Of weights and activations.")
+    rope_periods: Literal["bfloat16", "float32"] = Field(
+        "bfloat16", description="Rounding of the rotary periods: as in Meta's checkpoints, or timm's and transformers'."
+    )
     activation_checkpointing: Flag = Field(False, description="Recompute blocks in backward: less memory, more time.")
 
     def required_files(self) -> list[RequiredFile]:
@@ -57,6 +61,8 @@ class Dinov3(nn.Module):
         self.blocks, self.dtype = sorted(config.blocks), DTYPES[config.dtype]
         network = timm.create_model("vit_base_patch16_dinov3", pretrained=False).to(self.dtype)
         assert isinstance(network, Eva)
+        if config.rope_periods == "bfloat16":
+            round_periods(network)
         network.set_grad_checkpointing(config.activation_checkpointing)
         self.network = network
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
@@ -99,6 +105,17 @@ class Dinov3(nn.Module):
         )
         assert isinstance(maps, list)
         return maps
+
+
+def round_periods(network: Eva) -> None:
+    """Round the rotary periods to bfloat16.
+
+    Meta's checkpoints hold them as bfloat16 buffers. timm and transformers compute them anew in float32, and their
+    files hold none.
+    """
+    rope = network.rope
+    assert isinstance(rope, RotaryEmbeddingDinoV3)
+    rope.periods.copy_(rope.periods.bfloat16())
 
 
 def load_dinov3(network: nn.Module, path: Path) -> None:

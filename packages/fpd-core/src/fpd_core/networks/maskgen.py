@@ -1,4 +1,4 @@
-"""MaskGen-L (VQ), text to image; state-dict keys equal those of the public checkpoints.
+"""MaskGen (VQ), text to image; state-dict keys equal those of the public checkpoints.
 
 The embedding table holds K codes, the mask token, then rows nothing uses. The head is tied to the code rows.
 """

@@ -1,8 +1,7 @@
 """Meissonic, text to image at 1024 px; state-dict keys equal those of the public training code.
 
 A 64x64 grid of codes is halved by a convolution, runs through 14 two-stream and 28 single-stream blocks (Flux's, with
-rotary positions) and is doubled again. Not checked against real weights, nor against numbers of the whole official
-network: blocks and layers are compared with diffusers', which the official network is put together from.
+rotary positions) and is doubled again.
 """
 
 import math

@@ -1,9 +1,11 @@
 """The VQGAN of taming-transformers, f = 16 with 1024 codes; state-dict keys equal the public ImageNet checkpoint's.
 
-Images are in [-1, 1] here, as the public weights expect; teachers map to [0, 1].
+LlamaGen's VQ-16 is the same network with other keys, a narrower code and unit code vectors. Images are in [-1, 1] here,
+as the public weights expect; teachers map to [0, 1].
 """
 
 import itertools
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,8 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpd_core.config import Codes, Config, Depth, Size, Whole
+from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole
 from fpd_core.networks.codebook import Codebook
+from fpd_core.networks.llamagen import to_taming
 
 
 class VqGanConfig(Config):
@@ -20,6 +23,10 @@ class VqGanConfig(Config):
 
     codebook_size: Codes = 1024
     code_dim: Size = 256
+    latent_channels: Size | None = Field(
+        None, description="Where the encoder ends and the decoder begins; null: code_dim."
+    )
+    unit_codes: Flag = Field(False, description="Code vectors are l2-normalised at every use.")
     channels: Size = Field(128, multiple_of=32)
     # Level 0 is full resolution; each further level halves it.
     multipliers: tuple[Annotated[Whole, Field(ge=1, le=64)], ...] = Field((1, 1, 2, 2, 4), min_length=1, max_length=8)
@@ -28,6 +35,10 @@ class VqGanConfig(Config):
     @property
     def widths(self) -> list[int]:
         return [self.channels * multiplier for multiplier in self.multipliers]
+
+    @property
+    def latent_width(self) -> int:
+        return self.latent_channels or self.code_dim
 
 
 def _norm(width: int) -> nn.GroupNorm:
@@ -128,7 +139,7 @@ class _Encoder(nn.Module):
             self.down.append(level)
         self.mid = _Mid(widths[-1])
         self.norm_out = _norm(widths[-1])
-        self.conv_out = nn.Conv2d(widths[-1], config.code_dim, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[-1], config.latent_width, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.conv_in(images)
@@ -146,7 +157,7 @@ class _Decoder(nn.Module):
         super().__init__()
         widths = config.widths
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(config.code_dim, widths[-1], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.latent_width, widths[-1], 3, padding=1)
         self.mid = _Mid(widths[-1])
         # Indexed by level like the encoder's, though run from the last to the first.
         self.up = nn.ModuleList()
@@ -173,25 +184,25 @@ class _Decoder(nn.Module):
 class VqGan(nn.Module):
     """Images [B, 3, 16h, 16w] in [-1, 1] to L = h*w codes (row-major) and, for square grids, back."""
 
-    # The public file also holds the training losses (LPIPS and the discriminator).
-    IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ("loss.",)
+    # Public files also hold the training losses (LPIPS and the discriminator) and LlamaGen's log of codes in use.
+    IGNORED_PREFIXES: ClassVar[tuple[str, ...]] = ("loss.", "quantize.codebook_used")
 
     def __init__(self, config: VqGanConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = _Encoder(config)
         self.decoder = _Decoder(config)
-        self.quantize = Codebook(config.codebook_size, config.code_dim)
-        self.quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
-        self.post_quant_conv = nn.Conv2d(config.code_dim, config.code_dim, 1)
+        self.quantize = Codebook(config.codebook_size, config.code_dim, unit=config.unit_codes)
+        self.quant_conv = nn.Conv2d(config.latent_width, config.code_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_width, 1)
 
     @property
     def codebook(self) -> Tensor:
         """E [K, d]."""
-        return self.quantize.embedding.weight
+        return self.quantize.vectors
 
     def latents(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] -> [B, L, d], not yet quantised."""
+        """[B, 3, H, W] in [-1, 1] -> [B, L, d], not yet quantised nor normalised."""
         grid: Tensor = self.quant_conv(self.encoder(images))
         return grid.flatten(2).transpose(1, 2)
 
@@ -209,3 +220,8 @@ class VqGan(nn.Module):
         grid = embeddings.transpose(1, 2).unflatten(2, (side, side))
         images: Tensor = self.decoder(self.post_quant_conv(grid))
         return images
+
+    @staticmethod
+    def rename_public(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in LlamaGen's naming in taming-transformers'; any other naming unchanged."""
+        return to_taming(state)

@@ -7,6 +7,7 @@ from pydantic import Discriminator, Tag, ValidationError
 
 from fpd_core.config import explain, nearest
 from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
+from fpd_core.teachers.halton import HaltonTeacher, HaltonTeacherConfig
 from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig
 from fpd_core.teachers.maskgit import MaskGitTeacher, MaskGitTeacherConfig
 from fpd_core.teachers.meissonic import MeissonicTeacher, MeissonicTeacherConfig
@@ -19,6 +20,7 @@ TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
     "maskgit": (MaskGitTeacherConfig, MaskGitTeacher),
     "maskgen": (MaskGenTeacherConfig, MaskGenTeacher),
     "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),
+    "halton": (HaltonTeacherConfig, HaltonTeacher),
 }
 
 DEFAULT = "fashion"

@@ -1,24 +1,29 @@
-"""What the class-conditional families share: the MaskGIT transformer, its labels and its dropped class."""
+"""What the class-conditional families share: labels, the dropped class, a last column that scores the mask id."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fpd_core.conditioning import ClassCondition, Condition
-from fpd_core.networks.maskgit import MaskGit
 from fpd_core.teachers.teacher import Teacher
 
 
 class ClassConditionalTeacher(Teacher):
-    """A teacher over the MaskGIT transformer; families add the decoder."""
+    """A teacher over a transformer of tokens and labels; families add the decoder.
 
-    def __init__(self, network: MaskGit) -> None:
+    Args:
+        network: (tokens [B, L], labels [B], σ, generator) -> [B, L, K + 1]; its `config` tells `mask_id`, `seq_len` and
+            `num_classes`, which is the dropped class as well.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
+        sizes: Any = network.config
         self.network = network
-        self.mask_id, self.seq_len = network.config.mask_id, network.config.seq_len
-        self.classes = self.num_classes = network.config.num_classes
+        self.mask_id, self.seq_len = sizes.mask_id, sizes.seq_len
+        self.classes = self.num_classes = sizes.num_classes
 
     def condition(self, wanted: Any) -> Condition:
         try:

@@ -13,7 +13,7 @@ from fpd_core.config import Config, Location, check_codes
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
-from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
+from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig, TeacherConfig
 
 IMAGE_SIZE, SEQ_LEN = 32, 64
 CLASSES = (
@@ -49,6 +49,8 @@ class FashionArchitecture(Config):
 
 class FashionTeacher(ClassConditionalTeacher):
     """Ten classes, 64 tokens, images [B, 3, 32, 32] (grey)."""
+
+    halton_changes = BUNDLED_HALTON
 
     def __init__(self, network: MaskGit, tokenizer: VqTokenizer) -> None:
         super().__init__(network)

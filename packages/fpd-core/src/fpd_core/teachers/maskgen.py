@@ -1,6 +1,7 @@
-"""MaskGen-L (VQ), text to image at 256 px: 128 one-dimensional TA-TiTok codes decoded with the help of the caption."""
+"""MaskGen-L and -XL (VQ), text to image at 256 px: 128 codes of TA-TiTok, whose decoder reads the caption too."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -16,10 +17,11 @@ from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.networks.tatitok import TaTiTok, TaTiTokConfig
 from fpd_core.teachers.teacher import SamplerConfig
 from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
-from fpd_core.weights import RequiredFile, require, weight_file
+from fpd_core.weights import RequiredFile, place_of, require, weight_file
 
-TRANSFORMER, TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("transformer", "tokenizer", "text_encoder"))
-
+TOKENIZER, TEXT = (weight_file("maskgen", role) for role in ("tokenizer", "text_encoder"))
+TRANSFORMERS = {"l": weight_file("maskgen", "transformer"), "xl": weight_file("maskgen", "transformer_xl")}
+SIZES: dict[str, dict[str, int]] = {"l": {}, "xl": {"width": 1280, "depth": 20, "num_heads": 16, "mlp_width": 5120}}
 
 Score = Annotated[Number, Field(ge=0, le=10)]  # LAION's aesthetic scale
 
@@ -28,7 +30,10 @@ class MaskGenTeacherConfig(TextTeacherConfig):
     """The public files; `fpd-train weights pull maskgen` fetches them."""
 
     name: Literal["maskgen"] = "maskgen"
-    transformer: Location = Field(TRANSFORMER.local, description="MaskGen-L VQ, safetensors or .bin")
+    size: Literal["l", "xl"] = Field("l", description="0.6 or 1.1 billion parameters; the rest is the same.")
+    transformer: Location = Field(
+        TRANSFORMERS["l"].local, description="MaskGen-L VQ, safetensors or .bin, or that of the size asked for."
+    )
     tokenizer: Location = Field(TOKENIZER.local, description="TA-TiTok BL128 VQ, safetensors or .bin")
     text_encoder: Location = Field(TEXT.local, description="CLIP ViT-L/14-336 in open_clip's or transformers' naming")
     quick_gelu: Flag = Field(True, description="Activation of the text tower; OpenAI's weights were trained with it.")
@@ -38,11 +43,15 @@ class MaskGenTeacherConfig(TextTeacherConfig):
         "public", description="`synthetic` fills the full-size networks by formula, to prove and profile the path."
     )
 
+    @classmethod
+    def places(cls, given: Mapping[str, Any]) -> dict[str, Path]:
+        return place_of("transformer", TRANSFORMERS, given.get("size", "l"))
+
     def required_files(self) -> list[RequiredFile]:
         """Published files this teacher needs."""
         if self.weights == "synthetic":
             return []
-        places = ((self.transformer, TRANSFORMER), (self.tokenizer, TOKENIZER), (self.text_encoder, TEXT))
+        places = ((self.transformer, TRANSFORMERS[self.size]), (self.tokenizer, TOKENIZER), (self.text_encoder, TEXT))
         return [RequiredFile(path, file) for path, file in places]
 
 
@@ -75,6 +84,8 @@ class MaskGenArchitecture(Config):
 class MaskGenTeacher(TextConditionalTeacher):
     """128 tokens of 8192 codes, images [B, 3, 256, 256]. The generator reads other text features than the decoder."""
 
+    label_smoothing = 0.1
+
     def __init__(self, network: MaskGen, tokenizer: TaTiTok, text: ClipText, aesthetic_score: float) -> None:
         super().__init__()
         self.network, self.tokenizer, self.text = network, tokenizer, text
@@ -103,7 +114,7 @@ class MaskGenTeacher(TextConditionalTeacher):
         """The public teacher. Raises CheckpointError: a file is absent, damaged or not this model."""
         require(config.required_files())
         teacher = cls(
-            MaskGen(MaskGenConfig(checkpoint_activations=config.checkpoint_activations)),
+            MaskGen(MaskGenConfig(checkpoint_activations=config.checkpoint_activations, **SIZES[config.size])),
             TaTiTok(TaTiTokConfig()),
             ClipText(ClipTextConfig(quick_gelu=config.quick_gelu)),
             config.aesthetic_score,

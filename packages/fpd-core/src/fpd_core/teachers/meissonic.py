@@ -1,6 +1,8 @@
 """Meissonic, text to image at 1024 px: 64x64 codes of a diffusers VQModel, captions read by OpenCLIP ViT-H/14."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -16,11 +18,15 @@ from fpd_core.networks.meissonic import Meissonic, MeissonicConfig
 from fpd_core.teachers.teacher import SamplerConfig
 from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
 from fpd_core.untrusted import read_json
-from fpd_core.weights import RequiredFile, require, weight_file
+from fpd_core.weights import RequiredFile, place_of, require, weight_file
 
-TRANSFORMER, TOKENIZER, TOKENIZER_CONFIG, TEXT = (
-    weight_file("meissonic", role) for role in ("transformer", "tokenizer", "tokenizer_config", "text_encoder")
+TRANSFORMER, TOKENIZER, TOKENIZER_CONFIG = (
+    weight_file("meissonic", role) for role in ("transformer", "tokenizer", "tokenizer_config")
 )
+TOWERS = {
+    "meissonic": weight_file("meissonic", "text_encoder"),
+    "laion": weight_file("meissonic", "text_encoder_laion"),
+}
 VIT_H_14 = ClipTextConfig(width=1024, depth=24, num_heads=16, projection_width=1024, quick_gelu=False, pad_id=END_TOKEN)
 AESTHETIC_SCORE = 6.0
 
@@ -32,8 +38,19 @@ class MeissonicTeacherConfig(TextTeacherConfig):
     transformer: Location = Field(TRANSFORMER.local, description="transformer/diffusion_pytorch_model.safetensors")
     tokenizer: Location = Field(TOKENIZER.local, description="vqvae/diffusion_pytorch_model.safetensors")
     tokenizer_config: Location = Field(TOKENIZER_CONFIG.local, description="vqvae/config.json")
-    text_encoder: Location = Field(TEXT.local, description="text_encoder/model.safetensors")
+    tower: Literal["meissonic", "laion"] = Field(
+        "meissonic",
+        description="Text tower: the one published beside the transformer, or laion/CLIP-ViT-H-14-laion2B-s32B-b79K, "
+        "which the authors' inference script takes.",
+    )
+    text_encoder: Location = Field(
+        TOWERS["meissonic"].local, description="text_encoder/model.safetensors, or that of the tower asked for."
+    )
     checkpoint_activations: Flag = Field(False, description="Recompute the student's blocks in backward.")
+
+    @classmethod
+    def places(cls, given: Mapping[str, Any]) -> dict[str, Path]:
+        return place_of("text_encoder", TOWERS, given.get("tower", "meissonic"))
 
     def required_files(self) -> list[RequiredFile]:
         """Published files this teacher needs."""
@@ -41,7 +58,7 @@ class MeissonicTeacherConfig(TextTeacherConfig):
             RequiredFile(self.transformer, TRANSFORMER),
             RequiredFile(self.tokenizer, TOKENIZER),
             RequiredFile(self.tokenizer_config, TOKENIZER_CONFIG),
-            RequiredFile(self.text_encoder, TEXT),
+            RequiredFile(self.text_encoder, TOWERS[self.tower]),
         ]
 
 
@@ -117,6 +134,13 @@ def _vq_config(arguments: Mapping[str, Any]) -> VqModelConfig:
     return VqModelConfig.model_validate({key: value for key, value in arguments.items() if not key.startswith("_")})
 
 
+@dataclass(frozen=True)
+class TimedCondition(TextCondition):
+    """A caption at a step of the public sampler, whose index [B] the network is told as timestep."""
+
+    timestep: Tensor
+
+
 class MeissonicTeacher(TextConditionalTeacher):
     """4096 tokens of 8192 codes, images [B, 3, 1024, 1024]."""
 
@@ -126,8 +150,14 @@ class MeissonicTeacher(TextConditionalTeacher):
         self.mask_id, self.seq_len = network.config.mask_id, network.config.seq_len
         self.side = network.config.side
         self.image_size = self.side * 2 ** (len(tokenizer.config["block_out_channels"]) - 1)
-        # The public pipeline: guidance 9, multinomial draws, Gumbel from 2 to 0, cosine plan.
-        self.sampler = SamplerConfig(guidance_scale=9.0, confidence_temperature=2.0, schedule="cosine", rule="floor")
+        # The public pipeline: guidance 9, multinomial draws, Gumbel from 2 to 0, cosine plan, the step as timestep.
+        self.sampler = SamplerConfig(
+            guidance_scale=9.0,
+            confidence_temperature=2.0,
+            schedule="cosine",
+            rule="floor",
+            timestep="step_index",
+        )
         self.refine_guidance = 4.0  # constant, as in Di[M]O
         self.eval().requires_grad_(False)
 
@@ -167,6 +197,11 @@ class MeissonicTeacher(TextConditionalTeacher):
         penultimate, pooled, _ = self._features(prompts)
         return TextCondition(penultimate, pooled, penultimate)
 
+    def at_timestep(self, condition: Condition, timestep: int) -> Condition:
+        assert isinstance(condition, TextCondition)
+        told = torch.full((len(condition),), float(timestep), device=self.device)
+        return TimedCondition(condition.tokens, condition.pooled, condition.decoder, told)
+
     def logits(
         self,
         tokens: Tensor,
@@ -179,9 +214,10 @@ class MeissonicTeacher(TextConditionalTeacher):
         assert isinstance(condition, TextCondition)
         size = float(self.image_size)
         micro = torch.tensor([size, size, 0.0, 0.0, AESTHETIC_SCORE], device=self.device).expand(len(tokens), 5)
-        # Training feeds 1000 times the masked share, the public sampler its step index, Di[M]O 0; the share is the one
-        # of the three that the network was trained with and that a token map determines.
-        timestep = 1000 * (tokens == self.mask_id).float().mean(dim=1)
+        # Training feeds 1000 times the masked share, the public sampler its step index, Di[M]O 0; where no sampler's
+        # step is known, the share is the one that the network was trained with and that a token map determines.
+        share = 1000 * (tokens == self.mask_id).float().mean(dim=1)
+        timestep = condition.timestep if isinstance(condition, TimedCondition) else share
         return self._run(
             network, tokens, condition.tokens, condition.pooled, micro, timestep, embedding_noise, generator
         )

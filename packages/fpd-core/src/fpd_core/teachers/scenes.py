@@ -15,7 +15,7 @@ from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConf
 from fpd_core.networks.scene_text import SceneText, SceneTextConfig
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
 from fpd_core.scenes.layouts import IMAGE_SIZE
-from fpd_core.teachers.teacher import SamplerConfig
+from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig
 from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
 
 
@@ -53,6 +53,7 @@ class ScenesTeacher(TextConditionalTeacher):
     """Captions in GenEval's grammar, 64 tokens of 1024 codes, images [B, 3, 64, 64]."""
 
     network: SceneTransformer
+    halton_changes = BUNDLED_HALTON
     example_prompts = (
         *("a photo of a dog", "a photo of a red apple", "a photo of a pizza and a banana", "a photo of three birds"),
         *("a photo of a cat left of a boat", "a photo of a clock above a chair", "a photo of a blue car"),

@@ -1,26 +1,40 @@
 """What every generator family offers: tokens to logits, guided logits, embeddings to images."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import ValidationError, model_validator
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Flag, Guidance, Number, Temperature
+from fpd_core.config import Config, ConfigError, explain
 from fpd_core.guidance import GuidanceRamp, RefinementGuidance, guided
-from fpd_core.schedules import RevealRule, Schedule, progress_at
+from fpd_core.schedules import progress_at
+from fpd_core.teachers.sampler_config import SAMPLERS, Sampler, SamplerConfig
 from fpd_core.weights import RequiredFile
+
+__all__ = ["BUNDLED_HALTON", "SamplerConfig", "Teacher", "TeacherConfig"]
+# The bundled worlds' Halton rows were measured with these.
+BUNDLED_HALTON: Mapping[str, Any] = {"rule": "corrected", "shift": True}
 
 
 class TeacherConfig(Config):
     """Base of a family's config section: which family, and where its weights lie."""
 
     name: str
+
+    @classmethod
+    def places(cls, given: Mapping[str, Any]) -> dict[str, Path]:
+        """Paths that other fields of the section decide, such as the file of a size, where none is given for them."""
+        return {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_places(cls, data: Any) -> Any:
+        return {**cls.places(data), **data} if isinstance(data, Mapping) else data
 
     def required_files(self) -> list[RequiredFile]:
         """Published files that loading opens; empty for a family whose weights are not published by others."""
@@ -38,49 +52,6 @@ EXAMPLE_PROMPTS = (
 )
 
 
-class SamplerConfig(Config):
-    """How a family is sampled in many steps; each family has defaults of its own.
-
-    Progress runs from 0 (all masked) to 1; guidance and softmax temperature may move with it.
-    """
-
-    guidance_scale: Guidance = Field(2.0, description="g of u + g (c - u), at the last step; 1 is no guidance.")
-    guidance_start: Guidance | None = Field(None, description="g at progress 0; by default the scale is constant.")
-    guidance_ramp: Literal["linear", "cosine"] = Field("linear", description="How g moves from start to end.")
-    softmax_temperature: Temperature = Field(1.0, description="Divides the guided logits, at the last step.")
-    softmax_temperature_start: Temperature | None = Field(None, description="At progress 0; by default constant.")
-    confidence: Literal["probability", "logit"] = Field("probability", description="What ranks the drawn tokens.")
-    confidence_temperature: Number = Field(
-        4.5, ge=0, le=1e3, description="Gumbel noise on the ranking; falls linearly to 0."
-    )
-    annealed_draws: Flag = Field(
-        False, description="Draw tokens at the temperature of the ranking noise, greedily at its end; else at 1."
-    )
-    first_progress: Literal["zero", "one_step"] = Field(
-        "zero", description="Progress at step k of N: k/(N-1), or (k+1)/N as in MaskGen."
-    )
-    schedule: Schedule = "arccos"
-    rule: RevealRule = "corrected"
-
-    def progress(self, step: int, steps: int) -> float:
-        """Progress at step 0 <= step < steps."""
-        if self.first_progress == "one_step":
-            return (step + 1) / steps
-        return step / (steps - 1) if steps > 1 else 1.0
-
-    def guidance_at(self, progress: Tensor) -> Tensor:
-        """g at progress in [0, 1], any shape."""
-        start = self.guidance_scale if self.guidance_start is None else self.guidance_start
-        share = progress if self.guidance_ramp == "linear" else (1 - torch.cos(math.pi * progress)) / 2
-        return start + (self.guidance_scale - start) * share
-
-    def softmax_temperature_at(self, progress: Tensor) -> Tensor:
-        """Divisor of the guided logits at progress in [0, 1], any shape."""
-        end = self.softmax_temperature
-        start = end if self.softmax_temperature_start is None else self.softmax_temperature_start
-        return start + (end - start) * progress
-
-
 class Teacher(nn.Module, ABC):
     """A frozen masked-diffusion generator: transformer, codebook and decoder.
 
@@ -95,8 +66,12 @@ class Teacher(nn.Module, ABC):
         example_prompts: what sample grids of a text-conditional family show, one column each.
         image_size: height and width of the images.
         sampler: defaults of the multi-step sampler.
+        halton_changes: fields of `sampler` that are others in Halton order.
+        default_sampler: which order it fixes tokens in where nobody asks for another.
         refine_guidance: g of the one-step refinement (eq. 5); None follows the sampler's ramps at the progress where
             the sampler would have the re-masked share open.
+        label_smoothing: ε in [0, 1) of the cross-entropy that the transformer was trained with: its distributions hold
+            a uniform share ε that is no knowledge. A network trained beside it (Di[M]O's auxiliary) takes the same ε.
         autocast: run transformers, the student's too, in bfloat16 where the operation allows it.
     """
 
@@ -108,7 +83,11 @@ class Teacher(nn.Module, ABC):
     example_prompts: tuple[str, ...] = EXAMPLE_PROMPTS
     image_size: int
     sampler: SamplerConfig
+    default_sampler: Sampler = "confidence"
+    # The authors' Halton sampler: a plan of its own and one guidance throughout.
+    halton_changes: ClassVar[Mapping[str, Any]] = {"rule": "truncated", "guidance_start": None}
     refine_guidance: float | None
+    label_smoothing: float = 0.0
     autocast: bool = False
 
     @property
@@ -177,18 +156,47 @@ class Teacher(nn.Module, ABC):
             ValidationError: sizes that make no sense.
         """
 
-    def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:
+    def sampler_options(self, sampler: Sampler, changed: Mapping[str, Any]) -> SamplerConfig:
+        """The family's defaults for a multi-step sampler, with the fields `changed`.
+
+        Raises:
+            ConfigError: unknown sampler or field, or a wrong value.
+        """
+        if sampler not in SAMPLERS:
+            raise ConfigError(f"unknown sampler {sampler!r}; known: {', '.join(SAMPLERS)}")
+        own = self.halton_changes if sampler == "halton" else {}
+        try:
+            return SamplerConfig.model_validate({**self.sampler.model_dump(), **own, **changed})
+        except ValidationError as error:
+            raise explain(error, "sampler options") from None
+
+    def at_timestep(self, condition: Condition, timestep: int) -> Condition:
+        """The condition of a sampler's step, for a network that reads a timestep.
+
+        Args:
+            timestep: N-1 in the first of N steps, 0 in the last.
+
+        Raises:
+            ValueError: this family's network reads none.
+        """
+        raise ValueError(f"the network of {type(self).__name__} reads no timestep; leave out the sampler's")
+
+    def guided_logits(
+        self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor, null: Condition | None = None
+    ) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.
 
         MaskGIT's w and MaskGen's s, which both write c + w (c - u), are g - 1.
 
         Args:
             guidance_scale: g, one number or one per image [B].
+            null: what u reads; None is the family's null condition.
         """
         conditional = self.logits(tokens, condition)
         if not isinstance(guidance_scale, Tensor) and guidance_scale == 1:
             return conditional
-        return guided(conditional, self.logits(tokens, self.null_condition(condition)), guidance_scale)
+        null = self.null_condition(condition) if null is None else null
+        return guided(conditional, self.logits(tokens, null), guidance_scale)
 
     def refinement(
         self, ratio: Tensor, guidance_scale: RefinementGuidance | None, temperature: float | None

@@ -143,7 +143,7 @@ def _kinds(request: Request) -> list[SystemKind]:
                 name=f"teacher-{steps}",
                 teacher=teacher,
                 steps=steps,
-                sampler=request.sampler or "confidence",
+                sampler=request.sampler,
                 guidance_scale=request.guidance_scale,
                 sampling=request.sampling,
             )

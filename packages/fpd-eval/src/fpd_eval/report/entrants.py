@@ -45,7 +45,7 @@ class Comparison(Config):
         (), description="(system's name, its results.jsonl, one per training seed)."
     )
     steps: tuple[Steps, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
-    sampler: Sampler = "confidence"
+    sampler: Sampler | None = Field(None, description="Of the teacher; by default its family's.")
     guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
     teacher: str | None = Field(None, description="Family name or weight folder; by default the first student's.")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Guidance, Steps, explain, nearest
+from fpd_core.config import Guidance, Steps, nearest
 from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import SamplerConfig, Teacher
 from fpd_eval.runtime.cache import hash_json, hash_tensors
@@ -25,7 +25,7 @@ class TeacherKind(SystemKind):
     kind: Literal["teacher"] = "teacher"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
     steps: Steps
-    sampler: Sampler = "confidence"
+    sampler: Sampler | None = Field(None, description="By default the family's.")
     guidance_scale: Guidance | None = Field(None, description="By default the family's. 1 is off.")
     sampling: dict[str, Any] = Field({}, description="Other fields of `SamplerConfig`, such as guidance_start.")
 
@@ -63,15 +63,19 @@ class TeacherSystem(GeneratingSystem):
     role: Role = "teacher"
 
     def __init__(
-        self, teacher: Teacher, *, steps: int, sampler: Sampler, changed: Mapping[str, Any], name: str = "teacher"
+        self,
+        teacher: Teacher,
+        *,
+        steps: int,
+        sampler: Sampler | None,
+        changed: Mapping[str, Any],
+        name: str = "teacher",
     ) -> None:
         if not 1 <= steps <= teacher.seq_len:
             raise ValueError(f"steps must be between 1 and {teacher.seq_len}, the teacher's tokens; got {steps}")
         self.name, self.steps, self.num_classes = name, steps, teacher.num_classes
-        try:
-            options = SamplerConfig.model_validate({**teacher.sampler.model_dump(), **changed})
-        except ValidationError as error:
-            raise explain(error, "sampler options") from None
+        sampler = sampler or teacher.default_sampler
+        options = teacher.sampler_options(sampler, changed)
         self.network_evaluations = network_evaluations(steps, options)
         self._teacher, self._sampler, self._options = teacher, sampler, options
         self.settings = {"sampler": sampler, **options.model_dump(mode="json", exclude_none=True)}

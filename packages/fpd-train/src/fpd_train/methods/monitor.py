@@ -161,7 +161,8 @@ class Monitor:
         return {
             "teacher": self._teacher_config.model_dump(mode="json"),
             "files": {path: [found.st_size, found.st_mtime_ns] for path, found in files.items()},
-            "sampler": self._teacher.sampler.model_dump(mode="json"),
+            "sampler": self._teacher.default_sampler,
+            "sampling": self._teacher.sampler.model_dump(mode="json"),
             "device": self._teacher.device.type,
             "monitor": self._config.model_dump(mode="json", include={"teacher_samples", "teacher_steps", "seed"}),
         }
