@@ -22,6 +22,11 @@ class LiftConfig(Config):
     backbone: BackboneConfig = Field(EfficientNetLite0Config(), description="Frozen network that sees the images.")
     grid: Literal["4x4", "global"] = Field("4x4", description="Cells per map; `global` pools each map to one vector.")
 
+    @property
+    def encoder(self) -> str:
+        """The name of the network that sees the images, or `pixels`."""
+        return "pixels" if self.space == "pixel" else self.backbone.name
+
 
 class Lift(nn.Module):
     """Frozen and always in eval mode: the same modules serve the student (with gradient) and the target (without)."""

@@ -67,6 +67,10 @@ class FpdConfig(Config):
         features = [file for lift in lifts for file in lift_files(lift)]
         return self.teacher.required_files() + features + (self.gan.required_files() if self.gan else [])
 
+    def encoders(self) -> tuple[str, ...]:
+        """Networks that the loss compares images with: the lift's and the discriminator's."""
+        return (self.lift.encoder, *(branch.name for branch in (self.gan.branches if self.gan else ())))
+
 
 class FpdMethod:
     """The student and, with the adversarial term, a discriminator; teacher, decoder and backbones stay frozen."""
@@ -197,7 +201,10 @@ class FpdMethod:
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher_config = self._config.teacher.model_dump(mode="json")
-        save_generator(folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card)
+        encoders = self._config.encoders()
+        save_generator(
+            folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card, encoders=encoders
+        )
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
