@@ -79,6 +79,22 @@ def test_damage_is_named(folder, damage, message):
         load_generator(folder)
 
 
+def test_it_notes_which_networks_its_loss_saw(teacher, folder):
+    assert load_generator(folder).encoders is None  # nobody noted them
+    where, how = folder.with_name("noted"), GenerationConfig()
+    save_generator(where, teacher, teacher.network, how, {"name": "fashion"}, "card", encoders=["dinov3", "deit"])
+    assert load_generator(where).encoders == ("deit", "dinov3")
+    assert load_generator(where).at_temperature(2.0).encoders == ("deit", "dinov3")
+
+
+@pytest.mark.parametrize("training", ["deit", {}, {"encoders": "deit"}, {"encoders": [1]}])
+def test_a_damaged_note_is_named(folder, training):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"training": training}))
+    with pytest.raises(ConfigError, match=r"config\.json: training"):
+        load_generator(folder)
+
+
 def test_an_unknown_family_is_answered_with_the_nearest(folder):
     config = json.loads((folder / "config.json").read_text())
     config["architecture"]["name"] = "fasion"

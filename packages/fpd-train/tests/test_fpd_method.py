@@ -32,3 +32,15 @@ def test_the_law_of_the_share_is_a_function_of_the_step(method_of):
 def test_passes_that_could_keep_nothing_are_refused(method_of):
     with pytest.raises(ValueError, match=r"remask\.passes 14 is above the 13 of 64 tokens"):
         method_of(8, clamp=[0.1, 0.2], passes=14)
+
+
+@pytest.mark.parametrize(
+    ("section", "seen"),
+    [
+        ({}, ("efficientnet_lite0",)),
+        ({"lift": {"space": "pixel"}}, ("pixels",)),
+        ({"lift": {"backbone": {"name": "dinov3"}}, "gan": {}}, ("dinov3", "deit", "efficientnet_lite0")),
+    ],
+)
+def test_the_networks_of_the_loss_are_those_of_lift_and_discriminator(section, seen):
+    assert FpdConfig.model_validate(section).encoders() == seen

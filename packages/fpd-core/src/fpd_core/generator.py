@@ -1,6 +1,6 @@
 """One-step generators: what distillation exports and users load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CONFIG, CheckpointError, cast, load_network, read_config, save_folder
-from fpd_core.config import Config, MaskShare, Share, Temperature, explain
+from fpd_core.config import Config, MaskShare, Name, Share, Temperature, explain
 from fpd_core.masking import initial_tokens
 from fpd_core.ste import sample_tokens
 from fpd_core.teachers import Teacher, rebuild
+
+TRAINING = "training"
 
 
 class GenerationConfig(Config):
@@ -23,6 +25,14 @@ class GenerationConfig(Config):
     temperature: Temperature = Field(1.0, description="Divides the logits.")
 
 
+class TrainingConfig(Config):
+    """What whoever judges a student must know of its training."""
+
+    encoders: tuple[Name, ...] = Field(
+        description="Networks that the loss compared images with, `pixels` where it compared pixels."
+    )
+
+
 class Generator:
     """Conditions -> images in one forward pass of the network.
 
@@ -30,10 +40,18 @@ class Generator:
         model: the family's modules, with the student's weights in `model.network`.
         generation: how sampling starts.
         teacher_config: the config of the teacher it was distilled from.
+        encoders: see `TrainingConfig`; None where nobody noted them.
     """
 
-    def __init__(self, model: Teacher, generation: GenerationConfig, teacher_config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: Teacher,
+        generation: GenerationConfig,
+        teacher_config: Mapping[str, Any],
+        encoders: Sequence[str] | None = None,
+    ) -> None:
         self.model, self.generation, self.teacher_config = model, generation, dict(teacher_config)
+        self.encoders = None if encoders is None else tuple(encoders)
 
     @classmethod
     def untrained(cls, teacher: Teacher, generation: GenerationConfig) -> "Generator":
@@ -50,7 +68,7 @@ class Generator:
             generation = GenerationConfig.model_validate(self.generation.model_dump() | {"temperature": temperature})
         except ValidationError as error:
             raise explain(error, "generation") from None
-        return Generator(self.model, generation, self.teacher_config)
+        return Generator(self.model, generation, self.teacher_config, self.encoders)
 
     def to(self, device: torch.device | str) -> "Generator":
         """Moves the weights; returns self."""
@@ -96,15 +114,20 @@ def save_generator(
     teacher_config: Mapping[str, Any],
     card: str,
     dtype: torch.dtype = torch.float16,
+    encoders: Sequence[str] | None = None,
 ) -> None:
-    """Write a student as a folder that opens anywhere: its own network plus the family's frozen parts."""
+    """Write a student as a folder that opens anywhere: its own network plus the family's frozen parts.
+
+    Args:
+        encoders: see `TrainingConfig`; None notes nothing.
+    """
     frozen = {name: value for name, value in teacher.state_dict().items() if not name.startswith("network.")}
     student = {f"network.{name}": value for name, value in network.state_dict().items()}
     config = {
         "architecture": teacher.architecture(),
         "generation": generation.model_dump(),
         "teacher": dict(teacher_config),
-    }
+    } | ({} if encoders is None else {TRAINING: {"encoders": sorted(set(encoders))}})
     save_folder(folder, config, cast(student | frozen, dtype), card)
 
 
@@ -126,4 +149,10 @@ def load_generator(path: str | Path) -> Generator:
         generation = GenerationConfig.model_validate(config["generation"])
     except ValidationError as error:
         raise explain(error, f"{folder / CONFIG}: generation") from None
-    return Generator(load_network(folder, "architecture", rebuild), generation, config["teacher"])
+    training = None
+    if TRAINING in config:  # folders older than the note lack it
+        try:
+            training = TrainingConfig.model_validate(config[TRAINING]).encoders
+        except ValidationError as error:
+            raise explain(error, f"{folder / CONFIG}: {TRAINING}") from None
+    return Generator(load_network(folder, "architecture", rebuild), generation, config["teacher"], training)

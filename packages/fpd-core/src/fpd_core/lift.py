@@ -25,7 +25,7 @@ class SpaceConfig(Config):
 
     @property
     def label(self) -> str:
-        """What the space is called in logs."""
+        """The name of the network that sees the images, or `pixels`."""
         return "pixels" if self.space == "pixel" else self.backbone.name
 
     @property

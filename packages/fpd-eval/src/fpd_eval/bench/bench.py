@@ -1,6 +1,5 @@
 """The one way from images to numbers: image set -> features, piece by piece -> metrics, all cached by content."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,11 @@ import torch
 from pydantic import Field
 
 from fpd_core.config import Config
+from fpd_eval.bench.battery import by_encoder, halves, with_ratios
 from fpd_eval.bench.features import Outputs, features
 from fpd_eval.bench.references import Reference, open_reference
-from fpd_eval.bench.registry import METRICS, Metric, Side, Values
+from fpd_eval.bench.registry import METRICS, Side, Values
+from fpd_eval.bench.values import measured
 from fpd_eval.extractors import Extractor, load_extractor
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.protocols import MetricName, MetricProtocol
@@ -32,6 +33,9 @@ class MetricResult(Config):
     images: str
     num_images: int
     system: dict[str, Any] = Field(description="Name, steps and sampling options; empty for ready images.")
+    encoders: tuple[str, ...] | None = Field(
+        None, description="Networks that the system's training compared images with; None: unknown."
+    )
     reference: str | None
     num_reference: int | None
     protocol: MetricProtocol
@@ -68,22 +72,24 @@ class Bench:
     def extractors(self) -> dict[str, Extractor]:
         """By name. Raises CheckpointError: weights are absent or damaged."""
         weights = self.place.weights or {}
-        wanted = sorted({METRICS[name].extractor_of(self.protocol) for name in self.metrics})
+        wanted = sorted({one for name in self.metrics for one in METRICS[name].extractors_of(self.protocol)})
         return {name: load_extractor(name, self.place.device, weights.get(name)) for name in wanted}
 
     @cached_property
-    def real(self) -> dict[str, Side]:
-        """The reference by extractor; its features only where statistics do not suffice. Collective."""
+    def seen(self) -> Outputs:
+        """The real images by extractor, where statistics do not suffice; {} on other ranks. Collective."""
         known, images = self.reference.statistics, self.reference.images
-        wanted = {
-            METRICS[name].extractor_of(self.protocol) for name in self.metrics if METRICS[name].needs_images_of(known)
-        }
-        seen: Outputs = {}
-        if wanted and images is not None:
-            seen = self.features(images, sorted(wanted))
-        return {
-            name: Side(seen.get(name, {}), known if name == self.protocol.features else {}) for name in self.extractors
-        }
+        asked = [METRICS[name] for name in self.metrics if METRICS[name].needs_images_of(known)]
+        wanted = {one for metric in asked for one in metric.extractors_of(self.protocol)}
+        return self.features(images, sorted(wanted)) if wanted and images is not None else {}
+
+    @cached_property
+    def real(self) -> dict[str, Side]:
+        """What images are compared with, by extractor: the reference, or a half of it for a battery. Collective."""
+        seen, known, protocol = self.seen, self.reference.statistics, self.protocol
+        if protocol.battery:
+            return {name: halves(self, seen.get(name, {}), 0)[0] for name in self.extractors}
+        return {name: Side(seen.get(name, {}), known if name == protocol.features else {}) for name in self.extractors}
 
     def features(self, images: ImageSet[Any], names: Sequence[str]) -> Outputs:
         """Outputs of the named extractors. Collective."""
@@ -110,6 +116,11 @@ def open_bench(
     names, lacks = feasible(protocol, against)
     if lacks and (only or not names):
         raise ValueError(lacks[0])
+    if protocol.battery and against.images is not None and against.images.count < 2 * protocol.num_images:
+        raise ValueError(
+            f"protocol {protocol.name!r} splits the real images in two halves of {protocol.num_images}, "
+            f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
+        )
     return Bench(protocol, names, against, place, lacks)
 
 
@@ -146,11 +157,12 @@ def measure_images(
     values: Values = {}
     notes = _notes(bench)
     for name in bench.metrics:
-        seen_by = METRICS[name].extractor_of(protocol)
-        key = _key(name, images, bench, bench.extractors[seen_by])
-        found, said = _cached(key, METRICS[name], (real[seen_by], sides[seen_by]), bench)
-        values |= found
-        notes += said
+        for seen_by in METRICS[name].extractors_of(protocol):
+            found, said = measured(bench, name, seen_by, (real[seen_by], sides[seen_by]), images.identity)
+            values |= by_encoder(found, seen_by) if protocol.battery else found
+            notes += said
+    if protocol.battery:
+        values = with_ratios(values, bench)
     return MetricResult(
         images=images.title,
         num_images=images.count,
@@ -159,7 +171,7 @@ def measure_images(
         num_reference=reference.images.count if reference.images else None,
         protocol=protocol,
         values=values,
-        warnings=tuple(notes),
+        warnings=tuple(dict.fromkeys(notes)),
         extractors={name: extractor.fingerprint for name, extractor in bench.extractors.items()},
         machine=this_machine(bench.place.device),
     )
@@ -194,27 +206,3 @@ def _notes(bench: Bench) -> list[str]:
             f"{real.count} reference images and cannot be compared with published values"
         ]
     return []
-
-
-def _key(name: str, images: ImageSet[Any], bench: Bench, extractor: Extractor) -> str:
-    reference = bench.reference
-    return bench.place.cache.key(
-        "metric",
-        metric=name,
-        images=images.identity,
-        reference=[reference.identity, reference.images.identity if reference.images else None],
-        protocol=bench.protocol.decisive(),
-        extractor=extractor.fingerprint,
-    )
-
-
-def _cached(key: str, metric: Metric, sides: tuple[Side, Side], bench: Bench) -> tuple[Values, list[str]]:
-    """Values and what was warned of while they were computed."""
-    stored = bench.place.cache.get_json(key)
-    if stored is None:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            values = metric.compute(*sides, bench.protocol)
-        stored = {"values": values, "warnings": [str(one.message) for one in caught]}
-        bench.place.cache.put_json(key, stored)
-    return stored["values"], stored["warnings"]

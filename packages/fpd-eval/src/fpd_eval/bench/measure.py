@@ -3,12 +3,14 @@
 import base64
 import io
 from collections.abc import Callable
+from statistics import fmean
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from fpd_eval.bench.battery import is_judged_by_its_loss, real_against_real
 from fpd_eval.bench.bench import Bench, measure_images
 from fpd_eval.bench.registry import METRICS, Side, Values
 from fpd_eval.bench.rows import Reference, Row
@@ -18,6 +20,7 @@ from fpd_eval.runtime.machine import this_machine
 from fpd_eval.systems.system import System
 
 SAMPLES_PER_CLASS, SHOWN = 3, 10
+SECOND_HALF = "real, second half"
 
 
 def conditions(bench: Bench, num_classes: int) -> tuple[str, ...]:
@@ -40,6 +43,7 @@ def measure(system: System, bench: Bench, *, num_classes: int | None = None) -> 
     """
     protocol = bench.protocol
     num_classes = len(protocol.class_names) or num_classes or system.num_classes or 1
+    own_judge = is_judged_by_its_loss(system.encoders, bench)
     images = system.image_set(protocol.plan(num_classes))
     if system.is_finished and protocol.class_names:
         _require_size(images, bench)
@@ -51,6 +55,8 @@ def measure(system: System, bench: Bench, *, num_classes: int | None = None) -> 
         steps=system.steps,
         network_evaluations=system.network_evaluations,
         settings=system.settings,
+        encoders=system.encoders,
+        own_judge=own_judge,
         ms_per_image=_cached_time(system, bench) if protocol.is_timed and not system.is_finished else None,
         values=found.values,
         warnings=found.warnings,
@@ -59,21 +65,47 @@ def measure(system: System, bench: Bench, *, num_classes: int | None = None) -> 
 
 
 def measure_reference(bench: Bench) -> Reference | None:
-    """The scores of the real images that need no second set, and one sample strip; None without their classes."""
+    """The scores of the real images that need no second set, and one sample strip; None without their classes, and for
+    a battery, in whose table they have a row."""
     protocol, real = bench.protocol, bench.reference.images
-    if real is None or real.labels is None:
+    if real is None or real.labels is None or protocol.battery:
         return None
     own = [METRICS[name] for name in bench.metrics if METRICS[name].reference == "nothing"]
-    seen = bench.features(real, sorted({metric.extractor_of(protocol) for metric in own}))
+    seen = bench.features(real, sorted({one for metric in own for one in metric.extractors_of(protocol)}))
     sides = {name: Side(outputs, labels=real.labels) for name, outputs in seen.items()}
     values: Values = {}
     for metric in own:
-        side = sides[metric.extractor_of(protocol)]
+        (seen_by,) = metric.extractors_of(protocol)
+        side = sides[seen_by]
         values |= metric.compute(side, side, protocol)
     classes = range(len(protocol.class_names))
-    columns = [(real.labels == label).nonzero().flatten()[:SAMPLES_PER_CLASS] for label in classes]
-    pixels = torch.cat(list(real.batches()))[torch.stack(columns, dim=1).flatten()]
-    return Reference(num_images=real.count, values=values, samples=strip(pixels, len(classes)))
+    return Reference(num_images=real.count, values=values, samples=_real_strip(real, len(classes)))
+
+
+def second_half(bench: Bench, num_classes: int) -> Row:
+    """The row of the real images in a battery's table: means over splits, which stand where others have seeds."""
+    found, real = real_against_real(bench), bench.reference.images
+    assert real is not None, "a battery is opened with real images"
+    return Row(
+        name=SECOND_HALF,
+        role="real",
+        steps=1,
+        network_evaluations=1,
+        settings={},
+        encoders=(),
+        ms_per_image=None,
+        values={name: fmean(values[name] for values in found) for name in found[0]},
+        seeds=tuple(found),
+        samples=_real_strip(real, len(conditions(bench, num_classes))),
+    )
+
+
+def _real_strip(real: ImageSet[Tensor], columns: int) -> str:
+    """Of every class the first images; without classes the first images."""
+    if real.labels is None:
+        return strip(real.batch(0)[:columns], columns)
+    chosen = [(real.labels == label).nonzero().flatten()[:SAMPLES_PER_CLASS] for label in range(columns)]
+    return strip(torch.cat(list(real.batches()))[torch.stack(chosen, dim=1).flatten()], columns)
 
 
 def strip(pixels: Tensor, columns: int) -> str:

@@ -7,7 +7,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from fpd_eval.metrics import inception_score, kernel_distance, manifold_scores, precision_recall
+from fpd_eval.metrics import (
+    cmmd,
+    inception_score,
+    kernel_distance,
+    manifold_scores,
+    monge_distance,
+    precision_recall,
+    sliced_wasserstein,
+)
 from fpd_eval.metrics.clip_score import clip_score_vit_g, clip_score_vit_l
 from fpd_eval.metrics.frechet import Gaussian, frechet_between, gaussian
 from fpd_eval.metrics.hpsv2 import STYLES, HpsVersion, aggregate, hps_scores
@@ -40,7 +48,8 @@ class Metric:
     """`extractor` is a role of the protocol, "features" or "scores", or else an extractor by name.
 
     `reads` is the extractor's output whose reference statistics suffice, where `reference` is "statistics". `beside`
-    says what the images must bring along.
+    says what the images must bring along. `ratio` is the name of the distance in units of real images: only of one
+    whose mean over real images is above 0.
     """
 
     extractor: str
@@ -48,10 +57,14 @@ class Metric:
     reads: str = "features"
     reference: Literal["statistics", "images", "nothing"] = "nothing"
     beside: Literal["classes", "captions"] | None = None
+    ratio: str | None = None
 
-    def extractor_of(self, protocol: MetricProtocol) -> str:
+    def extractors_of(self, protocol: MetricProtocol) -> tuple[str, ...]:
+        """One, or every encoder of a battery."""
+        if self.extractor == "features" and protocol.battery:
+            return protocol.battery
         roles = {"features": protocol.features, "scores": protocol.scores}
-        return str(roles.get(self.extractor, self.extractor))
+        return (str(roles.get(self.extractor, self.extractor)),)
 
     def needs_images_of(self, statistics: Mapping[str, Gaussian]) -> bool:
         """Whether a reference with these statistics, always of the protocol's features, must also have images."""
@@ -59,11 +72,18 @@ class Metric:
         return self.reference == "images" or (self.reference == "statistics" and not is_answered)
 
 
-def _frechet(name: str, output: str = "features", extractor: str = "features") -> Metric:
+def _frechet(
+    name: str,
+    output: str = "features",
+    extractor: str = "features",
+    *,
+    reference: Literal["statistics", "images"] = "statistics",
+    ratio: str | None = None,
+) -> Metric:
     def compute(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
         return {name: frechet_between(real.gaussian(output), fake.gaussian(output))}
 
-    return Metric(extractor, compute, output, "statistics")
+    return Metric(extractor, compute, output, reference, ratio=ratio)
 
 
 def _inception_score(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
@@ -88,6 +108,15 @@ def _kernel(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
     pair = real.outputs["features"], fake.outputs["features"]
     mean, std = kernel_distance(*pair, subsets=protocol.kid_subsets, subset_size=protocol.kid_subset_size)
     return {"kid": mean, "kid_std": std}
+
+
+def _distance(name: str, between: Callable[[Tensor, Tensor], float], ratio: str | None = None) -> Metric:
+    """A distance of feature sets, of the real images to others."""
+
+    def compute(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
+        return {name: between(real.outputs["features"], fake.outputs["features"])}
+
+    return Metric("features", compute, reference="images", ratio=ratio)
 
 
 def _class_accuracy(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
@@ -126,6 +155,10 @@ METRICS: dict[MetricName, Metric] = {
     "fid": _frechet("fid"),
     "sfid": _frechet("sfid", "spatial"),
     "fdd": _frechet("fdd"),
+    "fd": _frechet("fd", reference="images", ratio="fdr"),
+    "sw": _distance("sw", sliced_wasserstein, ratio="swr"),
+    "mind": _distance("mind", monge_distance),
+    "cmmd": _distance("cmmd", cmmd, ratio="cmmdr"),
     "fd_classifier": _frechet("fd_classifier"),
     "fd_efficientnet": _frechet("fd_efficientnet", extractor="efficientnet_lite0"),
     "is": Metric("scores", _inception_score),

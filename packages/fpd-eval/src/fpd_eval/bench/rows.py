@@ -47,13 +47,22 @@ class SeededRow(Config):
 
     @property
     def label(self) -> str:
-        return f"{self.name} ({len(self.seeds)} seeds)" if self.seeds else self.name
+        return f"{self.name} ({len(self.seeds)} {self.drawn})" if self.seeds else self.name
+
+    @property
+    def drawn(self) -> str:
+        """What `seeds` are the seeds of."""
+        return "seeds"
 
 
 class Row(SeededRow):
     """One system at one step count. `values` holds the metrics by name (see `registry`)."""
 
     role: Role
+    encoders: tuple[Name, ...] | None = Field(
+        None, description="Networks that its training's loss compared images with; None: unknown."
+    )
+    own_judge: Flag = Field(False, description="Whether these are all that judged it.")
     steps: Steps
     network_evaluations: Steps
     settings: dict[str, Any] = Field(description="Sampling options.")
@@ -66,9 +75,28 @@ class Row(SeededRow):
     samples: str = Field(description="Base64 PNG: the first measured images, one column per condition.")
 
     @property
+    def is_real(self) -> bool:
+        return self.role == "real"
+
+    @property
+    def saw(self) -> str:
+        """The networks of the training's loss in words; a dash for real images."""
+        if self.is_real:
+            return "–"
+        return "unknown" if self.encoders is None else ", ".join(self.encoders) or "none"
+
+    @property
+    def drawn(self) -> str:
+        return "splits" if self.is_real else "seeds"
+
+    @property
+    def label(self) -> str:
+        return super().label + (" (judged by its own loss)" if self.own_judge else "")
+
+    @property
     def complete(self) -> bool:
-        """Other than GenEval's, every row holds the whole measurement."""
-        return True
+        """Whether it can be the best: every system, measured whole other than in GenEval, but not the real images."""
+        return not self.is_real
 
 
 class GenEvalRow(SeededRow):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands.protocols import EncoderOption, compared
 from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ def compare(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="How the teacher decodes: confidence or halton.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Of the teacher; 1 turns guidance off.")] = None,
-    protocol: Annotated[str, typer.Option(help="small (the bundled world), dimo, adm, clean or fdd.")] = "small",
+    protocol: Annotated[
+        str, typer.Option(help="small or battery (the bundled world), battery-photos, dimo, adm, clean or fdd.")
+    ] = "small",
+    encoder: EncoderOption = None,
     reference: Annotated[
         list[Path] | None, typer.Option(help="Of the other protocols: mu/sigma or images; may be repeated.")
     ] = None,
@@ -82,9 +86,10 @@ def compare(
             sampler=sampler,
             guidance_scale=guidance_scale,
         )
-        wanted = _protocol(
+        wanted = compared(
             protocol,
             reference or [],
+            encoder or [],
             num_images=num_images,
             num_reference=num_references,
             seed=seed,
@@ -146,16 +151,6 @@ def _paths(text: str) -> list[Path]:
     return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
 
 
-def _protocol(name: str, reference: "Sequence[Path]", **options: int | None) -> "MetricProtocol":
-    from fpd_eval.protocols import MetricProtocol, protocol_called
-
-    preset = protocol_called(name)
-    if preset.reference_labels and reference:
-        raise ValueError(f"protocol {name!r} has its own reference; name another --protocol for --reference")
-    changed = {key: value for key, value in options.items() if value is not None}
-    return given(MetricProtocol, **preset.model_dump() | {"metrics": preset.compared or preset.metrics} | changed)
-
-
 def _compare(
     comparison: "Comparison",
     protocol: "MetricProtocol",
@@ -191,6 +186,7 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     from rich.console import Console
 
     from fpd_core.untrusted import printable
+    from fpd_eval.report.battery_table import battery_cells, battery_notes
     from fpd_eval.report.cells import footnotes, published_cells, tables, verdict_cells
     from fpd_eval.report.page import write_report
     from fpd_eval.report.seeds import seed_notes
@@ -202,10 +198,11 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
     console = Console()
-    for table in (*tables(results, short=True), published_cells(results), verdict_cells(results)):
+    more = (battery_cells(results, short=True), published_cells(results), verdict_cells(results))
+    for table in (*tables(results, short=True), *more):
         if table is not None:
             console.print(terminal_table(table))
-    for text in [*footnotes(results), *seed_notes(results), *results.warnings]:
+    for text in [*footnotes(results), *battery_notes(results), *seed_notes(results), *results.warnings]:
         console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fpd_eval.commands.protocols import EncoderOption, battery_of
 from fpd_eval.commands.usage import CACHE, JsonOption, batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def metrics(
-    protocol: Annotated[str, typer.Option(help="dimo, adm, clean, fdd or small; see docs/evaluation.md.")],
+    protocol: Annotated[
+        str, typer.Option(help="dimo, adm, clean, fdd, small, battery or battery-photos; see docs/evaluation.md.")
+    ],
     ckpt: Annotated[Path | None, typer.Option(metavar="DIR", help="Student folder to generate with.")] = None,
     system: Annotated[Path | None, typer.Option(metavar="JSON", help="System file to generate with.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher family or weight folder to generate with.")] = None,
@@ -33,6 +36,7 @@ def metrics(
     only: Annotated[
         list[str] | None, typer.Option(help="fid, sfid, is, prc, kid or fdd instead of all; may be repeated.")
     ] = None,
+    encoder: EncoderOption = None,
     num_images: Annotated[int | None, typer.Option(help="Instead of the protocol's number.")] = None,
     num_reference: Annotated[int | None, typer.Option(help="Instead of the protocol's number.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
@@ -52,6 +56,7 @@ def metrics(
     with user_errors():
         from rich.console import Console
 
+        from fpd_eval.bench.battery import OWN_JUDGE, is_judged_by_its_loss
         from fpd_eval.bench.bench import Place, measure_images, open_bench
         from fpd_eval.images.image_files import saved_images
         from fpd_eval.protocols import MetricProtocol, protocol_called
@@ -67,7 +72,9 @@ def metrics(
             batch_size=generate_batch,
             metrics=only or None,
         )
-        chosen = given(MetricProtocol, **protocol_called(protocol).without_classes().model_dump() | changed)
+        preset = protocol_called(protocol)
+        changed |= battery_of(preset, encoder or [])
+        chosen = given(MetricProtocol, **preset.without_classes().model_dump() | changed)
         with joined() as ranks:
             where = local_device(usable_device(device))
             track = bars(Console(stderr=True)) if ranks.is_main else silent
@@ -77,12 +84,14 @@ def metrics(
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
             kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
+            seen = generator.encoders if generator else None
+            own_judge = is_judged_by_its_loss(seen, bench)
             if save_images is not None:
                 measured = saved_images(measured, save_images, track, ranks)
             found = measure_images(measured, bench, system=_record(generator))
         if found is not None:
-            left_out = tuple(f"left out: {lack}" for lack in bench.lacks)
-            _show(found.model_copy(update={"warnings": (*left_out, *found.warnings)}), as_json=as_json)
+            said = [f"left out: {lack}" for lack in bench.lacks] + ([OWN_JUDGE] if own_judge else [])
+            _show(found.model_copy(update={"encoders": seen, "warnings": (*said, *found.warnings)}), as_json=as_json)
 
 
 def _present(**values: Any) -> dict[str, Any]:

@@ -12,17 +12,34 @@ from fpd_core.config import nearest
 EXTRACTORS = {
     "classifier": "fpd_eval.extractors.classifier:ClassifierExtractor",
     "pixels": "fpd_eval.extractors.pixels:PixelMoments",
+    "pixels_8x8": "fpd_eval.extractors.pixels:PixelGrid",
     "efficientnet_lite0": "fpd_eval.extractors.efficientnet_lite0:EfficientNetExtractor",
     "inception_fidelity": "fpd_eval.extractors.inception:FidelityInception",
     "inception_tensorflow": "fpd_eval.extractors.inception:TensorflowInception",
     "inception_clean": "fpd_eval.extractors.inception:CleanInception",
     "inception_coco": "fpd_eval.extractors.inception_coco:CocoInception",
     "dinov2_vitl14": "fpd_eval.extractors.dinov2:Dinov2Extractor",
+    "dinov3_vitb16": "fpd_eval.extractors.timm_encoders:dinov3_vitb16",
+    "convnextv2_base": "fpd_eval.extractors.timm_encoders:convnextv2_base",
+    "mae_vitl16": "fpd_eval.extractors.timm_encoders:mae_vitl16",
+    "siglip2_so400m": "fpd_eval.extractors.timm_encoders:siglip2_so400m",
+    "clip_vitl14_336": "fpd_eval.extractors.clip_embeddings:ClipEmbeddings",
     "clip_vitg14_laion2b": "fpd_eval.extractors.open_clip_towers:clip_vit_g",
     "clip_vitl14_transformers": "fpd_eval.extractors.transformers_clip:clip_vit_l",
     "hps_v2.0": "fpd_eval.extractors.open_clip_towers:hps_v2_0",
     "hps_v2.1": "fpd_eval.extractors.open_clip_towers:hps_v2_1",
 }
+
+# Extractors without "features", or of images with captions: they cannot stand in a battery.
+NO_ENCODERS = ("pixels", "clip_vitg14_laion2b", "clip_vitl14_transformers", "hps_v2.0", "hps_v2.1")
+ENCODERS = tuple(name for name in EXTRACTORS if name not in NO_ENCODERS)
+# Extractor -> the name under which a training notes that its loss used the network; by default its own.
+FAMILIES = {"pixels_8x8": "pixels", "dinov3_vitb16": "dinov3"}
+
+
+def family(extractor: str) -> str:
+    """What a training must not have seen for this extractor to be held out."""
+    return FAMILIES.get(extractor, extractor)
 
 
 class Extractor(Protocol):

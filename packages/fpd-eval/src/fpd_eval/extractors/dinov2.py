@@ -43,10 +43,10 @@ class Dinov2Extractor:
         return {"features": self.network((images - mean) / std)}
 
 
-def resized(pixels: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> [B, 3, 224, 224] by Pillow bicubic, as 8-bit images, the aspect ratio not kept."""
+def resized(pixels: Tensor, size: int = IMAGE_SIZE) -> Tensor:
+    """uint8 [B, 3, H, W] -> [B, 3, size, size] by Pillow bicubic, as 8-bit images, the aspect ratio not kept."""
     pictures = (Image.fromarray(image.numpy()) for image in pixels.permute(0, 2, 3, 1).cpu().contiguous())
-    arrays = [np.array(picture.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)) for picture in pictures]
+    arrays = [np.array(picture.resize((size, size), Image.Resampling.BICUBIC)) for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 

@@ -73,6 +73,37 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
         WEIGHTS_FOLDER / "dinov2" / "dinov2_vitl14_pretrain.pth",
     ),
+    "dinov3_vitb16": EvalWeight(
+        ("battery-photos",),
+        "DINOv3 ViT-B/16, timm's or transformers' file",
+        "https://huggingface.co/timm/vit_base_patch16_dinov3.lvd1689m/resolve/main/model.safetensors",
+        WEIGHTS_FOLDER / "dinov3" / "vit_base_patch16_dinov3.safetensors",
+        "Also `fpd-train weights pull dinov3`; a student whose loss used DINOv3 has it for no judge.",
+    ),
+    "convnextv2_base": EvalWeight(
+        ("battery-photos",),
+        "ConvNeXt V2 base, FCMAE, fine-tuned on ImageNet-22k and -1k",
+        "https://huggingface.co/timm/convnextv2_base.fcmae_ft_in22k_in1k/resolve/main/model.safetensors",
+        WEIGHTS_FOLDER / "encoders" / "convnextv2_base.fcmae_ft_in22k_in1k.safetensors",
+    ),
+    "mae_vitl16": EvalWeight(
+        ("battery-photos",),
+        "MAE ViT-L/16, the encoder",
+        "https://huggingface.co/timm/vit_large_patch16_224.mae/resolve/main/model.safetensors",
+        WEIGHTS_FOLDER / "encoders" / "vit_large_patch16_224.mae.safetensors",
+    ),
+    "siglip2_so400m": EvalWeight(
+        ("battery-photos",),
+        "SigLIP 2 So400m/16 at 256 pixels, image tower",
+        "https://huggingface.co/timm/vit_so400m_patch16_siglip_256.v2_webli/resolve/main/model.safetensors",
+        WEIGHTS_FOLDER / "encoders" / "vit_so400m_patch16_siglip_256.v2_webli.safetensors",
+    ),
+    "clip_vitl14_336": EvalWeight(
+        ("battery-photos", "cmmd as published"),
+        "OpenAI's CLIP ViT-L/14 at 336 pixels for open_clip",
+        "https://huggingface.co/timm/vit_large_patch14_clip_336.openai/resolve/main/open_clip_model.safetensors",
+        WEIGHTS_FOLDER / "clip" / "vit_large_patch14_clip_336.openai.safetensors",
+    ),
     "mask2former": EvalWeight(
         ("geneval",),
         "Mask2Former Swin-S, COCO instances: config.json and model.safetensors",

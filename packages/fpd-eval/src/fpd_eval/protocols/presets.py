@@ -8,6 +8,7 @@ from fpd_eval.protocols.protocol import MetricName, MetricProtocol
 
 FASHION = Path("assets/fashion/data")
 HPS: dict[str, MetricName] = {"v2.0": "hps_v2.0", "v2.1": "hps_v2.1"}
+BATTERY: tuple[MetricName, ...] = ("fd", "sw", "mind", "cmmd", "kid")
 PROTOCOLS: dict[str, MetricProtocol] = {
     protocol.name: protocol
     for protocol in (
@@ -72,6 +73,34 @@ PROTOCOLS: dict[str, MetricProtocol] = {
             class_names=CLASSES,
             reference_labels=FASHION / "t10k-labels-idx1-ubyte.gz",
             timing_batch_size=25,
+        ),
+        MetricProtocol(
+            name="battery",
+            source="several encoders in units of real images, as vita-epfl/RDM's SWr and MMDr; the bundled world",
+            metrics=BATTERY,
+            features="classifier",
+            battery=("classifier", "efficientnet_lite0", "pixels_8x8"),
+            num_images=5000,
+            batch_size=250,
+            kid_subsets=20,
+            kid_subset_size=500,
+            reference=FASHION / "t10k-images-idx3-ubyte.gz",
+            class_names=CLASSES,
+            reference_labels=FASHION / "t10k-labels-idx1-ubyte.gz",
+            timing_batch_size=25,
+        ),
+        MetricProtocol(
+            name="battery-photos",
+            source="the same in encoders of photographs",
+            metrics=BATTERY,
+            features="inception_clean",
+            battery=(
+                *("inception_clean", "dinov2_vitl14", "dinov3_vitb16", "convnextv2_base"),
+                *("mae_vitl16", "siglip2_so400m", "clip_vitl14_336"),
+            ),
+            num_images=5000,
+            kid_subsets=20,
+            kid_subset_size=500,
         ),
         MetricProtocol(
             name="clip-score-vit-g-14",

@@ -13,6 +13,10 @@ MetricName = Literal[
     "fid",
     "sfid",
     "fdd",
+    "fd",
+    "sw",
+    "mind",
+    "cmmd",
     "fd_classifier",
     "fd_efficientnet",
     "is",
@@ -35,6 +39,14 @@ class MetricProtocol(Config):
     metrics: tuple[MetricName, ...] = Field(description="What is measured unless a part is asked for.")
     compared: tuple[MetricName, ...] = Field((), description="What a comparison shows, where that is another choice.")
     features: str = Field(description="Extractor of distances, precision, recall, density, coverage, KID and CLIP.")
+    battery: tuple[str, ...] = Field(
+        (),
+        description="Encoders that all take the place of `features`. The real images are then split in two halves of "
+        "`num_images`: one is the reference, what the other is away from it the unit of ratios.",
+    )
+    real_splits: Amount = Field(
+        3, description="Splits of the real images whose mean is the unit; as many others show what real images score."
+    )
     scores: str | None = Field(None, description="Extractor whose logits give the inception score and accuracy.")
     num_images: Amount = Field(50000, description="Generated images per system.")
     num_reference: Amount | None = Field(None, description="Reference images; None takes whatever is there.")
@@ -64,6 +76,12 @@ class MetricProtocol(Config):
             raise ValueError("metrics must name at least one metric")
         if "is" in self.metrics and self.scores is None:
             raise ValueError("the inception score needs `scores`, an extractor with logits")
+        if len(set(self.battery)) < len(self.battery):
+            raise ValueError(f"battery names an encoder twice: {', '.join(self.battery)}")
+        if self.battery and "kid" in self.metrics and self.num_images < self.kid_subset_size:
+            raise ValueError(
+                f"num_images must be at least {self.kid_subset_size}, a subset of KID, got {self.num_images}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -100,13 +118,21 @@ class MetricProtocol(Config):
     def decisive(self) -> dict[str, Any]:
         """What a cached number depends on besides metric, images, reference and weights."""
         names = {"name", "source", "metrics", "compared", "class_names"}
-        places = {"reference", "reference_labels", "timing_batch_size", "timing_repeats"}
-        return self.model_dump(mode="json", exclude=names | places)
+        places = {"reference", "reference_labels", "timing_batch_size", "timing_repeats", "battery", "real_splits"}
+        return self.model_dump(mode="json", exclude=names | places) | ({"halves": True} if self.battery else {})
 
     def sentence(self) -> str:
         """The footnote under every table."""
         common = f"{self.num_images} images per system"
         drawn = f"seed {self.seed}, batches of {self.batch_size}"
+        if self.battery:
+            return (
+                f"Protocol “{self.name}”: {common}, {drawn}, against a random half of as many real images. Ratios are "
+                f"in units of what the other half is away from it, the mean of {self.real_splits} splits, and plain "
+                f"means over {', '.join(self.battery)}. FD: Fréchet distance; SW: "
+                "sliced Wasserstein distance; MIND: 3 D SW²; CMMD: of normalised features; KID: mean of "
+                f"{self.kid_subsets} subsets of {self.kid_subset_size}."
+            )
         k = f"precision and recall with k = {self.precision_recall_k}"
         if not self.class_names:
             return (

@@ -61,14 +61,16 @@ def cells(results: Results, *, short: bool = False) -> Cells:
     """System, steps, network evaluations, every known metric with what papers print, milliseconds per image."""
     rows = results.rows
     has_times = any(row.ms_per_image is not None for row in rows)
+    has_judges = any(row.own_judge or row.is_real for row in rows)
     return Cells(
         names=[row.name for row in rows],
         roles=[row.role for row in rows],
         columns=[
             _plain("System", rows, lambda row: row.label),
-            _plain("Steps", rows, lambda row: str(row.steps)),
-            _plain("Net.\nevals" if short else "Network evaluations", rows, lambda row: str(row.network_evaluations)),
+            _plain("Steps", rows, lambda row: ABSENT if row.is_real else str(row.steps)),
+            _plain("Net.\nevals" if short else "Network evaluations", rows, _evaluations),
             *_metrics(results, rows, COLUMNS, short),
+            *([_plain("Saw" if short else "Training saw", rows, lambda row: row.saw)] if has_judges else []),
             *([_plain("ms per\nimage" if short else "ms/image", rows, _time)] if has_times else []),
         ],
     )
@@ -133,6 +135,10 @@ def verdict_cells(results: Results) -> Cells | None:
             _plain("Verdict", found, lambda one: one.text),
         ],
     )
+
+
+def _evaluations(row: Row) -> str:
+    return ABSENT if row.is_real else str(row.network_evaluations)
 
 
 def _time(row: Row) -> str:

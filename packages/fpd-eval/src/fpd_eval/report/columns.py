@@ -37,6 +37,10 @@ class Column:
 
 
 COLUMNS: dict[str, Column] = {
+    "fdr": Column("FDr", "FDr {}", 2, "lower"),
+    "fdr_held_out": Column("FDr (held out)", "FDr {}\nheld", 2, "lower"),
+    "swr": Column("SWr", "SWr {}", 2, "lower"),
+    "cmmdr": Column("CMMDr", "CMMDr {}", 2, "lower"),
     "fd_classifier": Column("FD (classifier)", "FD {}\nclass.", 2, "lower"),
     "fd_efficientnet": Column("FD (EfficientNet)", "FD {}\nEffNet", 2, "lower"),
     "fid": Column("FID", "FID {}", 2, "lower"),
@@ -51,6 +55,16 @@ COLUMNS: dict[str, Column] = {
     "class_accuracy": Column("Class accuracy", "Class\nacc. {}", 1, "higher", is_percent=True),
     "mean_pixel": Column("Mean pixel", None, 3, "as_real"),
     "pixel_std": Column("Pixel sd", None, 3, "as_real"),
+}
+
+# Of every encoder of a battery, by the metric's part of the name `fd/ENCODER`.
+BATTERY_COLUMNS: dict[str, Column] = {
+    "fdr": Column("FD ratio", "FDr {}", 2, "lower"),
+    "fd": Column("FD", None, 4, "lower"),
+    "sw": Column("SW", "SW {}", 4, "lower"),
+    "mind": Column("MIND", "MIND {}", 3, "lower"),
+    "cmmd": Column("CMMD", "CMMD {}", 4, "lower"),
+    "kid": Column("KID", None, 5, "lower"),
 }
 
 GENEVAL_COLUMNS: dict[str, Column] = {

@@ -7,8 +7,9 @@ import torch
 
 from fpd_eval.bench.bench import Bench
 from fpd_eval.bench.curves import Curve
-from fpd_eval.bench.measure import conditions, measure, measure_reference
+from fpd_eval.bench.measure import conditions, measure, measure_reference, second_half
 from fpd_eval.bench.rows import Results, Row
+from fpd_eval.report.battery_table import with_held_out
 from fpd_eval.report.entrants import Comparison, Entrant, SystemFiles
 from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
 from fpd_eval.report.printed import printed
@@ -69,17 +70,20 @@ def compare(
     if len(suites) > 1:
         raise ValueError(f"the GenEval results are of the suites {' and '.join(suites)}, which cannot be compared")
     classes = next((one.system.num_classes for one in measured if one.system.num_classes), 1)
-    rows = []
+    rows: list[Row] = []
+    real: Row | None = None
     for one in measured:
         assert bench is not None, "systems are measured on a bench"
         row = over_seeds([measure(system, bench, num_classes=classes) for system in one.systems])
         values = printed(row.values, one.published_as, steps=row.steps, protocol=bench.protocol, settings=row.settings)
         rows.append(row.model_copy(update={"published": values, "note": one.note}))
+    if bench is not None and bench.protocol.battery:
+        *rows, real = with_held_out([*rows, second_half(bench, classes)], bench.protocol.battery)
     return Results(
         protocol=None if bench is None else bench.protocol,
         machine=this_machine(torch.device(device)),
         reference=None if bench is None else measure_reference(bench),
-        rows=tuple(rows),
+        rows=(*rows, real) if real else tuple(rows),
         conditions=() if bench is None else conditions(bench, classes),
         geneval=geneval,
         prompts=shown_prompts(suites[0]) if geneval else (),

@@ -8,11 +8,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fpd_core.atomic import write_bytes
 from fpd_eval.bench.rows import Results, Row
 from fpd_eval.report import plots
+from fpd_eval.report.battery_table import battery_cells, battery_notes
 from fpd_eval.report.cells import Cells, footnotes, tables, verdict_cells
 from fpd_eval.report.seeds import seed_notes
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, markdown_text
 
 CAPTIONS = {
+    "battery": "Mean distances to real images in units of what real images are apart, against the number of steps.",
     "distance": "Fréchet distance to the real images against the number of steps.",
     "precision_recall": "Precision and recall against the number of steps.",
     "pixels": "Brightness and contrast of all images against the number of steps; black: the real images.",
@@ -25,6 +27,7 @@ CAPTIONS = {
     "notes name the seeds that are on record.",
 }
 PANELS = {
+    "battery": ("fdr", "fdr_held_out", "swr"),
     "distance": ("fd_classifier", "fd_efficientnet", "fid", "sfid", "fdd"),
     "precision_recall": ("precision", "recall"),
     "pixels": ("mean_pixel", "pixel_std"),
@@ -90,7 +93,7 @@ def notes(results: Results) -> list[str]:
     """The sentences under the tables: published values first, then how everything was measured."""
     named = [(row.name, row.note) for row in results.rows] + [(row.name, row.note) for row in results.geneval]
     said = dict.fromkeys(f"{name}: {note}" for name, note in named if note)
-    found = [*footnotes(results), *seed_notes(results), *said, *results.warnings]
+    found = [*footnotes(results), *battery_notes(results), *seed_notes(results), *said, *results.warnings]
     if results.protocol is not None:
         found.append(results.protocol.sentence())
     found += [f"{name[:1].upper()}{name[1:]}: {settings}." for name, settings in _settings(results)]
@@ -151,8 +154,7 @@ def html_report(results: Results, pictures: dict[str, bytes]) -> str:
 
 
 def _all_tables(results: Results) -> list[Cells]:
-    judged = verdict_cells(results)
-    return tables(results) + ([judged] if judged else [])
+    return tables(results) + [one for one in (battery_cells(results), verdict_cells(results)) if one]
 
 
 def _rows(content: Cells) -> list[tuple[str, str, list[str], list[bool]]]:

@@ -21,7 +21,13 @@ from fpd_eval.report.columns import AIMS, COLUMNS, GENEVAL_COLUMNS
 INK, RULE = "#22262b", "#d9dde2"
 TEACHER, UNTRAINED = "#2b6cb0", "#868e96"
 OTHERS = ("#d9480f", "#2b8a3e", "#862e9c", "#b08900", "#c2255c", "#0b7285", "#5f3dc4", "#846358")
-MARKERS = {"untrained": ("X", 70), "student": ("*", 170), "baseline": ("D", 60), "external": ("s", 60)}
+MARKERS = {
+    "untrained": ("X", 70),
+    "student": ("*", 170),
+    "baseline": ("D", 60),
+    "external": ("s", 60),
+    "real": ("P", 70),
+}
 STRIP_GAP = 6
 STYLE: Any = {
     "font.family": "sans-serif",

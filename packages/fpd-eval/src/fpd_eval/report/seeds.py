@@ -68,7 +68,7 @@ def verdicts(rows: Sequence[Row] | Sequence[GenEvalRow]) -> tuple[Verdict, ...]:
 
 def seed_notes(results: Results) -> list[str]:
     """What ± and the verdicts mean; nothing where every row has one seed."""
-    rows: list[SeededRow] = [*results.rows, *results.geneval]
+    rows: list[SeededRow] = [*(row for row in results.rows if not row.is_real), *results.geneval]
     if not any(row.seeds for row in rows):
         return []
     single = list(dict.fromkeys(row.name for row in rows if not row.seeds))

@@ -10,12 +10,12 @@ from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Location, Steps
+from fpd_core.config import Location, Name, Steps
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.images.paired_files import find_images, open_all, open_rgb
 from fpd_eval.images.plan import Plan
 from fpd_eval.runtime.cache import hash_file, hash_json
-from fpd_eval.systems.kind import SystemKind
+from fpd_eval.systems.kind import ENCODERS, SystemKind
 from fpd_eval.systems.system import Role, System
 
 
@@ -27,6 +27,7 @@ class FolderKind(SystemKind):
     steps: Steps = Field(1, description="Steps that whoever made them took.")
     network_evaluations: Steps | None = Field(None, description="Per image; by default as many as steps.")
     settings: dict[str, Any] = Field({}, description="How they were made, for the record.")
+    encoders: tuple[Name, ...] | None = Field(None, description=ENCODERS)
 
     def load(self, device: torch.device) -> System:
         return FolderSystem(self)
@@ -45,6 +46,7 @@ class FolderSystem:
 
     def __init__(self, config: FolderKind) -> None:
         self.name, self.steps, self.settings = config.name, config.steps, dict(config.settings)
+        self.encoders = config.encoders
         self.network_evaluations = config.network_evaluations or config.steps
         self.folder, self._files = config.folder, list(find_images(config.folder).values())
 

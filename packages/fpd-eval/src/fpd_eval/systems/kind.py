@@ -13,6 +13,8 @@ from fpd_core.teachers import Teacher, load_teacher, teacher_config
 from fpd_core.untrusted import shown
 from fpd_eval.systems.system import System
 
+ENCODERS = "Networks that its training's loss compared images with, as efficientnet_lite0 or pixels; null: unknown."
+
 
 class SystemKind(Config):
     """One system of a comparison. Each kind adds its own `kind`, which tells the sections apart."""

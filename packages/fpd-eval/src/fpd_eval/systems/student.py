@@ -35,7 +35,7 @@ class StudentSystem(GeneratingSystem):
 
     def __init__(self, name: str, generator: Generator, *, role: Role = "student") -> None:
         self.name, self.role, self._generator = name, role, generator
-        self.num_classes = generator.model.num_classes
+        self.num_classes, self.encoders = generator.model.num_classes, generator.encoders
         self.settings = generator.generation.model_dump(mode="json")
         self.fingerprint = hash_json(["one step", hash_tensors(generator.model.state_dict()), self.settings])
 

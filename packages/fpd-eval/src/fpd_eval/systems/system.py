@@ -9,8 +9,8 @@ from fpd_core.conditioning import Condition
 from fpd_eval.images.image_set import ImageSet, to_uint8
 from fpd_eval.images.plan import Plan
 
-Role = Literal["teacher", "untrained", "student", "baseline", "external"]
-"""`baseline`: another method's generator on a family of fpd; `external`: made by other software."""
+Role = Literal["teacher", "untrained", "student", "baseline", "external", "real"]
+"""`baseline`: another method's generator on a family of fpd; `external`: made by other software; `real`: by none."""
 
 
 class System(Protocol):
@@ -18,7 +18,8 @@ class System(Protocol):
 
     `settings` are the sampling options, for the record. `fingerprint` is the hash of everything that decides the images
     of a plan: weights and settings, or the files; not the name. `network_evaluations` counts passes of one image
-    through the transformer. `num_classes` is None where prompts are understood or the images are finished.
+    through the transformer. `num_classes` is None where prompts are understood or the images are finished. `encoders`
+    are the networks that its training's loss compared images with, None where nobody noted them.
     """
 
     name: str
@@ -28,6 +29,7 @@ class System(Protocol):
     settings: dict[str, Any]
     num_classes: int | None
     is_finished: bool
+    encoders: tuple[str, ...] | None
 
     @property
     def fingerprint(self) -> str: ...
@@ -52,6 +54,7 @@ class GeneratingSystem(ABC):
     fingerprint: str
     num_classes: int | None = None
     is_finished = False
+    encoders: tuple[str, ...] | None = None
 
     @abstractmethod
     def images(self, condition: Condition, *, seed: int) -> Tensor:

@@ -68,6 +68,11 @@ class FpdConfig(Config):
         features = [file for space in spaces for file in space.required_files()]
         return self.teacher.required_files() + features + (self.gan.required_files() if self.gan else [])
 
+    def encoders(self) -> tuple[str, ...]:
+        """Networks that the loss compares images with: the lift's and the discriminator's."""
+        branches = self.gan.branches if self.gan else ()
+        return (*(space.label for space in self.lift.spaces), *(branch.name for branch in branches))
+
 
 class FpdMethod:
     """The student and, with the adversarial term, a discriminator; teacher, decoder and backbones stay frozen."""
@@ -199,7 +204,10 @@ class FpdMethod:
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher_config = self._config.teacher.model_dump(mode="json")
-        save_generator(folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card)
+        encoders = self._config.encoders()
+        save_generator(
+            folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card, encoders=encoders
+        )
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
