@@ -21,6 +21,7 @@ from fpd_core.objective import ObjectiveConfig, fixed_point_loss
 from fpd_core.refine import refine
 from fpd_core.sampling import sample
 from fpd_core.teachers import load_teacher, maskgen, maskgit
+from fpd_core.teachers.fashion import FashionTeacher
 from fpd_core.teachers.maskgen import MaskGenTeacher
 from fpd_core.teachers.maskgit import MaskGitTeacher
 from fpd_core.teachers.meissonic import MeissonicTeacher, vq_model
@@ -324,6 +325,14 @@ def test_absent_files_are_all_named_with_their_source(name, count):
     text = str(error.value)
     assert text.count("huggingface.co/") == count
     assert f"fpd-train weights pull {name}" in text
+
+
+@pytest.mark.parametrize(
+    ("teacher", "smoothing"), [(FashionTeacher, 0.0), (MaskGitTeacher, 0.1), (MaskGenTeacher, 0.1)]
+)
+def test_a_family_knows_the_label_smoothing_of_its_training(teacher, smoothing):
+    """MaskGIT v1 and MaskGen were trained with 0.1, the bundled worlds without."""
+    assert teacher.label_smoothing == smoothing
 
 
 def test_meissonic_architecture_is_json():

@@ -75,6 +75,8 @@ class MaskGenArchitecture(Config):
 class MaskGenTeacher(TextConditionalTeacher):
     """128 tokens of 8192 codes, images [B, 3, 256, 256]. The generator reads other text features than the decoder."""
 
+    label_smoothing = 0.1
+
     def __init__(self, network: MaskGen, tokenizer: TaTiTok, text: ClipText, aesthetic_score: float) -> None:
         super().__init__()
         self.network, self.tokenizer, self.text = network, tokenizer, text

@@ -55,6 +55,8 @@ class MaskGitArchitecture(Config):
 class MaskGitTeacher(ClassConditionalTeacher):
     """256 tokens of 1024 codes, images [B, 3, 256, 256]."""
 
+    label_smoothing = 0.1
+
     def __init__(self, network: MaskGit, tokenizer: VqGan) -> None:
         super().__init__(network)
         self.tokenizer = tokenizer

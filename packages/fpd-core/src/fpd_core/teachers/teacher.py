@@ -97,6 +97,8 @@ class Teacher(nn.Module, ABC):
         sampler: defaults of the multi-step sampler.
         refine_guidance: g of the one-step refinement (eq. 5); None follows the sampler's ramps at the progress where
             the sampler would have the re-masked share open.
+        label_smoothing: ε in [0, 1) of the cross-entropy that the transformer was trained with: its distributions hold
+            a uniform share ε that is no knowledge. A network trained beside it (Di[M]O's auxiliary) takes the same ε.
         autocast: run transformers, the student's too, in bfloat16 where the operation allows it.
     """
 
@@ -109,6 +111,7 @@ class Teacher(nn.Module, ABC):
     image_size: int
     sampler: SamplerConfig
     refine_guidance: float | None
+    label_smoothing: float = 0.0
     autocast: bool = False
 
     @property
