@@ -31,7 +31,7 @@ LAYERS = [
         "containers",
     },
     {"scenes"},
-    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
+    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
     {"objective", "generator"},
     {"kernel_batch"},
     {"generate_cli"},

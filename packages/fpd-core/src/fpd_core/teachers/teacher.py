@@ -3,6 +3,8 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -180,18 +182,35 @@ class Teacher(nn.Module, ABC):
             ValidationError: sizes that make no sense.
         """
 
-    def guided_logits(self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor) -> Tensor:
+    def with_network(self, network: nn.Module) -> Self:
+        """The same frozen parts around another transformer of this family; nothing is copied."""
+        other = copy(self)
+        other._modules = self._modules | {"network": network}
+        return other
+
+    def guided_logits(
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        guidance_scale: float | Tensor,
+        *,
+        network: Callable[..., Tensor] | None = None,
+        embedding_noise: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.
 
         MaskGIT's w and MaskGen's s, which both write c + w (c - u), are g - 1.
 
         Args:
             guidance_scale: g, one number or one per image [B].
+            network, embedding_noise, generator: as in `logits`, of both branches.
         """
-        conditional = self.logits(tokens, condition)
+        scores = partial(self.logits, tokens, network=network, embedding_noise=embedding_noise, generator=generator)
+        conditional = scores(condition)
         if not isinstance(guidance_scale, Tensor) and guidance_scale == 1:
             return conditional
-        return guided(conditional, self.logits(tokens, self.null_condition(condition)), guidance_scale)
+        return guided(conditional, scores(self.null_condition(condition)), guidance_scale)
 
     def refinement(
         self, ratio: Tensor, guidance_scale: RefinementGuidance | None, temperature: float | None
