@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_train.config_tree import read_tree
+from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.devices import require_device, require_driver
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.pairs_cli import pairs_command
@@ -45,7 +45,7 @@ SyntheticOption = Annotated[
     bool,
     typer.Option(
         "--synthetic-weights",
-        help="Fill the full-size public networks by formula, to prove and profile the path; image shards become noise.",
+        help="Fill the full-size public networks by formula and shards with noise, to prove and profile the path.",
     ),
 ]
 
@@ -170,17 +170,7 @@ def _wrote(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def _with_weights(config: Path, overrides: list[str], synthetic: bool) -> list[str]:
-    if not synthetic:
-        return overrides
-    tree = read_tree(config, overrides)
-    method, data = tree.get("method"), tree.get("data")
-    has_lift = isinstance(method, dict) and method.get("name") == "fpd"
-    sections = ["method.teacher", *(["method.lift.backbone"] if has_lift else [])]
-    noise = []
-    if isinstance(data, dict) and data.get("name") == "image_shards":
-        kept = {key: data.get(key) for key in ("num_classes", "image_size")}
-        noise = [f"data={json.dumps({'name': 'noise_images', **kept})}"]
-    return [*overrides, *(f"{section}.weights=synthetic" for section in sections), *noise]
+    return [*overrides, *synthetic_overrides(read_tree(config, overrides))] if synthetic else overrides
 
 
 def _command_line() -> str:
