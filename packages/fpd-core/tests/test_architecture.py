@@ -33,7 +33,7 @@ LAYERS = [
         "containers",
     },
     {"scenes"},
-    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
+    {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
     {"objective", "generator"},
     {"kernel_batch"},
     {"generate_cli"},

@@ -1,28 +1,61 @@
-"""One-step generators: what distillation exports and users load."""
+"""One-step and few-step generators: what distillation exports and users load."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CONFIG, CheckpointError, cast, load_network, read_config, save_folder
-from fpd_core.config import Config, MaskShare, Name, Share, Temperature, explain
+from fpd_core.conditioning import Condition
+from fpd_core.config import Config, Guidance, MaskShare, Name, Number, Share, Size, Temperature, explain
+from fpd_core.few_steps import ancestral, by_confidence, progress, refill
 from fpd_core.masking import initial_tokens
-from fpd_core.ste import sample_tokens
+from fpd_core.rivals.redi import source_tokens
+from fpd_core.schedules import RevealRule
 from fpd_core.teachers import Teacher, rebuild
 
 TRAINING = "training"
 
 
 class GenerationConfig(Config):
-    """How the one forward pass starts; must be what the student was trained with, except the temperature."""
+    """How a student is sampled: where it starts must be what it was trained with, and one of more steps, too."""
 
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init.")
     embedding_noise: Share = 0.0
     temperature: Temperature = Field(1.0, description="Divides the logits.")
+    steps: Size = Field(1, description="Forward passes of the network, two each where there is guidance.")
+    sampler: Literal["refill", "ancestral", "confidence"] = Field(
+        "refill",
+        description="Of several steps: `refill` hides and redraws ever less of a draft, `ancestral` reveals at random, "
+        "`confidence` what the network is surest of.",
+    )
+    guidance_scale: Guidance = Field(
+        1.0, description="g of u + g (c - u) in the last step, rising linearly from 1 in the first; 1 is no guidance."
+    )
+    top_p: Number = Field(1.0, gt=0, le=1, description="Of `ancestral`: probability of the codes that may be drawn.")
+    ranking_noise: Number = Field(
+        4.5, ge=0, le=1e3, description="Of `confidence`: Gumbel noise on the ranking; falls linearly to 0."
+    )
+    rule: RevealRule = Field("corrected", description="Of `confidence`: how many tokens each step fixes.")
+
+    def guidance_at(self, progress: float) -> float:
+        """g at `progress` in [0, 1] of the steps."""
+        return 1 + (self.guidance_scale - 1) * progress
+
+
+@runtime_checkable
+class DrawsInputs(Protocol):
+    """A network that reads random numbers beside its tokens."""
+
+    def __call__(self, *inputs: Any, **drawn: Tensor) -> Tensor: ...
+
+    def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Arguments of one forward pass by name; both guidance branches get the same."""
+        ...
 
 
 class TrainingConfig(Config):
@@ -64,11 +97,21 @@ class Generator:
 
     def at_temperature(self, temperature: float) -> "Generator":
         """The same networks, sampled at another temperature. Raises ConfigError: it is not a sensible one."""
+        return self.sampled(temperature=temperature)
+
+    def sampled(self, **changes: Any) -> "Generator":
+        """The same networks, with other fields of `GenerationConfig`. Raises ConfigError: unknown, or not sensible."""
         try:
-            generation = GenerationConfig.model_validate(self.generation.model_dump() | {"temperature": temperature})
+            generation = GenerationConfig.model_validate(self.generation.model_dump() | changes)
         except ValidationError as error:
             raise explain(error, "generation") from None
         return Generator(self.model, generation, self.teacher_config, self.encoders)
+
+    @property
+    def network_evaluations(self) -> int:
+        """Forward passes per image."""
+        scales = [self.generation.guidance_at(progress(k, self.generation.steps)) for k in range(self.generation.steps)]
+        return sum(1 if scale == 1 else 2 for scale in scales)
 
     def to(self, device: torch.device | str) -> "Generator":
         """Moves the weights; returns self."""
@@ -87,23 +130,51 @@ class Generator:
             [B, 3, H, W] float32 in [0, 1].
 
         Raises:
-            ValueError: a label out of range.
+            ValueError: a label out of range, or more steps than tokens.
         """
+        condition = self.model.condition(wanted)
+        tokens = self._tokens(condition, torch.Generator(self.model.device).manual_seed(seed))
+        return self.model.decode(self.model.codebook[tokens], condition).clamp(0, 1)
+
+    def _tokens(self, condition: Condition, random: torch.Generator) -> Tensor:
         model, how = self.model, self.generation
-        condition = model.condition(wanted)
-        random = torch.Generator(model.device).manual_seed(seed)
-        z_init = initial_tokens(
-            len(condition),
-            model.seq_len,
-            model.codebook_size,
-            model.mask_id,
-            how.init_mask_ratio,
-            random,
-            model.device,
+        if how.steps > model.seq_len:
+            raise ValueError(f"steps must be between 1 and the {model.seq_len} tokens of an image, got {how.steps}")
+        scores, shape = partial(self._scores, condition, random), (len(condition), model.seq_len)
+        if how.sampler == "ancestral":
+            start = torch.full(shape, model.mask_id, device=model.device)
+            return ancestral(scores, start, how.steps, mask_id=model.mask_id, top_p=how.top_p, generator=random)
+        if how.sampler == "confidence":
+            codes = torch.randint(model.codebook_size, shape, generator=random, device=model.device)
+            uniform = torch.rand(shape, generator=random, device=model.device)
+            start = source_tokens(codes, uniform, model.mask_id, how.init_mask_ratio)
+            return by_confidence(
+                scores,
+                start,
+                how.steps,
+                mask_id=model.mask_id,
+                ranking_noise=how.ranking_noise,
+                rule=how.rule,
+                generator=random,
+            )
+        start = initial_tokens(*shape, model.codebook_size, model.mask_id, how.init_mask_ratio, random, model.device)
+        return refill(scores, start, how.steps, mask_id=model.mask_id, mask_share=how.init_mask_ratio, generator=random)
+
+    def _scores(self, condition: Condition, random: torch.Generator, tokens: Tensor, progress: float) -> Tensor:
+        """Logits [B, L, K] at `tokens`, guided and divided by the temperature."""
+        model, how = self.model, self.generation
+        network: Any = model.network
+        if isinstance(network, DrawsInputs):
+            network = partial(network, **network.draw_inputs(len(tokens), random))
+        logits = model.guided_logits(
+            tokens,
+            condition,
+            how.guidance_at(progress),
+            network=network,
+            embedding_noise=how.embedding_noise,
+            generator=random,
         )
-        logits = model.logits(z_init, condition, embedding_noise=how.embedding_noise, generator=random)
-        tokens = sample_tokens(logits, how.temperature, random)
-        return model.decode(model.codebook[tokens], condition).clamp(0, 1)
+        return logits / how.temperature
 
 
 def save_generator(
@@ -124,7 +195,7 @@ def save_generator(
     frozen = {name: value for name, value in teacher.state_dict().items() if not name.startswith("network.")}
     student = {f"network.{name}": value for name, value in network.state_dict().items()}
     config = {
-        "architecture": teacher.architecture(),
+        "architecture": teacher.with_network(network).architecture(),
         "generation": generation.model_dump(),
         "teacher": dict(teacher_config),
     } | ({} if encoders is None else {TRAINING: {"encoders": sorted(set(encoders))}})

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_train.config_tree import read_tree
+from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.devices import require_device, require_driver
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
+from fpd_train.pairs_cli import pairs_command
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import doctor_command, weights_app
@@ -32,6 +33,7 @@ shards_app = typer.Typer(
     no_args_is_help=True,
 )
 app.add_typer(shards_app, name="shards")
+shards_app.command("pairs")(pairs_command)
 
 OutOption = Annotated[Path, typer.Option(help="Folder to create.")]
 PerShardOption = Annotated[int, typer.Option(min=1, help="Samples per tar.")]
@@ -42,7 +44,8 @@ SetOption = Annotated[
 SyntheticOption = Annotated[
     bool,
     typer.Option(
-        "--synthetic-weights", help="Fill the full-size public networks by formula, to prove and profile the path."
+        "--synthetic-weights",
+        help="Fill the full-size public networks by formula and shards with noise, to prove and profile the path.",
     ),
 ]
 
@@ -79,7 +82,7 @@ def run_command(
     survive_broken_output()
     del local_rank  # appended by the deepspeed launcher; the environment says the same
 
-    overrides = _with_weights(set_, synthetic_weights)
+    overrides = _with_weights(config, set_, synthetic_weights)
     require_driver(read_tree(config, overrides).get("device"))
 
     from fpd_train.config import load_config
@@ -112,7 +115,7 @@ def bench_command(
     from fpd_train.bench import bench, show
     from fpd_train.config import load_config
 
-    loaded = load_config(config, _with_weights(set_, synthetic_weights))
+    loaded = load_config(config, _with_weights(config, set_, synthetic_weights))
     show(bench(loaded, repeats), loaded, as_json=as_json)
 
 
@@ -166,9 +169,8 @@ def _wrote(folder: Path, sizes: dict[str, int]) -> None:
     print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
 
 
-def _with_weights(overrides: list[str], synthetic: bool) -> list[str]:
-    sections = ("method.teacher", "method.lift.backbone") if synthetic else ()
-    return [*overrides, *(f"{section}.weights=synthetic" for section in sections)]
+def _with_weights(config: Path, overrides: list[str], synthetic: bool) -> list[str]:
+    return [*overrides, *synthetic_overrides(read_tree(config, overrides))] if synthetic else overrides
 
 
 def _command_line() -> str:

@@ -12,7 +12,6 @@ from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
 from fpd_train.engine_config import EngineConfig, OptimizerConfig
 from fpd_train.methods import MethodConfig
-from fpd_train.methods.fpd import FpdConfig
 
 RESOLVED = "config.json"
 
@@ -66,10 +65,10 @@ class TrainConfig(Config):
         drafts: int = getattr(self.method, "drafts_per_condition", 1)
         if self.micro_batch % drafts:
             raise ValueError(f"micro_batch {self.micro_batch} is not a multiple of drafts_per_condition {drafts}")
-        if isinstance(self.method, FpdConfig) and self.method.gan is not None and not self.data.has_images:
+        use: str | None = getattr(self.method, "image_use", None)
+        if use is not None and not self.data.has_images:
             raise ValueError(
-                f"method.gan compares with real images, and data.name {self.data.name!r} brings none; "
-                "use image_shards, or scenes with has_images true"
+                f"{use}, and data.name {self.data.name!r} brings none; use image_shards, or scenes with has_images true"
             )
         return self
 

@@ -1,5 +1,6 @@
 """A run's JSON file and its `--set` overrides as plain data, read without importing torch."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,24 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if text.startswith(("[", "{")):  # meant as JSON
             raise
         node[last] = text
+
+
+# The noise that stands for shards, and the keys it keeps of them.
+_NOISE = {
+    "image_shards": ("noise_images", ("num_classes", "image_size")),
+    "pair_shards": ("noise_pairs", ("num_classes", "codebook_size", "seq_len")),
+}
+
+
+def synthetic_overrides(tree: dict[str, Any]) -> list[str]:
+    """The overrides by which a run opens no file: weights by formula, noise for shards, no student to start from."""
+    method, data = (tree[key] if isinstance(tree.get(key), dict) else {} for key in ("method", "data"))
+    changes: dict[str, Any] = {"method.teacher.weights": "synthetic"}
+    if method.get("name") == "fpd":
+        changes["method.lift.backbone.weights"] = "synthetic"
+    if "start" in method:
+        changes["method.start"] = None
+    if data.get("name") in _NOISE:
+        name, keys = _NOISE[data["name"]]
+        changes["data"] = {"name": name, **{key: data[key] for key in keys if key in data}}
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -22,7 +22,7 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import BatchCoupled, Method, Monitored, NetworkSettings, Parts, Report
+from fpd_train.methods.interface import BatchCoupled, InRounds, Method, Monitored, NetworkSettings, Parts, Report
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -53,10 +53,15 @@ class Run:
     emas: dict[str, Ema]
     updates: dict[str, int]
     checkpoints: Checkpoints
+    command: str
 
     @property
     def averaged(self) -> dict[str, torch.nn.Module]:
         return {name: ema.module for name, ema in self.emas.items()}
+
+    @property
+    def remembered(self) -> Mapping[str, nn.Module]:
+        return self.method.remembered if isinstance(self.method, InRounds) else {}
 
     def stats(self, name: str) -> Report:
         """Numbers of a network's engine; all but the first network's bear its name."""
@@ -78,7 +83,7 @@ class Run:
             return
         log.sync()
         try:
-            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas):
+            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas, self.remembered):
                 log.say(remark)
         except OSError as error:
             if self.config.on_disk_full == "stop" or not atomic.is_disk_full(error):
@@ -90,6 +95,12 @@ class Run:
         began = time.perf_counter()
         measured = decided_by_rank_0(partial(method.monitor, self.averaged, self.config.output))
         return measured | {"monitor_seconds": time.perf_counter() - began}
+
+    def end_round(self, method: InRounds, done: int) -> None:
+        """Export the round that ends with step `done` and begin the next. Collective. Raises OSError: not written."""
+        card = model_card(self.config, self.command, self.world, {})
+        decided_by_rank_0(lambda: method.export_round(done, self.config.output, self.averaged, card))
+        method.hand_over({name: dict(engine.masters()) for name, engine in self.engines.items()})
 
     def grid(self) -> torch.Tensor:
         return self.method.grid(self.averaged, seeded("grid", self.config.seed, device=self.device))
@@ -115,7 +126,7 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
             start, remarks = starting_point(config, checkpoints, checkpoint)
             if start is None:
                 return
-            state = _build(config, device, checkpoints, start)
+            state = _build(config, command, device, checkpoints, start)
             with _log(state, start) as log:
                 for remark in [*remarks, *([f"resuming {config.output} at step {start}"] if start else [])]:
                     log.say(remark)
@@ -126,7 +137,7 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
                     barrier()
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
                 if state.rank == 0:
-                    _finish(state, log, command)
+                    _finish(state, log)
         except OSError as error:
             where, why = error.filename or config.output, error.strerror or error
             raise ValueError(f"{where}: {why}; {checkpoints}. Mend that and run the same command to resume") from None
@@ -181,6 +192,9 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
                 run.updates[phase] += 1
             numbers |= report | run.stats(phase)
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
+        if isinstance(method, InRounds) and method.ends_round(done):
+            watchdog.at(f"the end of a round (all-gather of the weights), step {done}")
+            run.end_round(method, done)
         measured: Report = {}
         if isinstance(method, Monitored) and method.is_monitored(done):
             watchdog.at(f"the measurement of progress (on rank 0), step {done}")
@@ -208,7 +222,7 @@ def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
     return Verdict.STOP if stop.raised else Verdict.GO_ON
 
 
-def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
+def _build(config: TrainConfig, command: str, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     bfloat16 = config.engine.precision == "bfloat16"
@@ -216,14 +230,18 @@ def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, 
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
     engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}
-    updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
-    return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
+    run = Run(config, rank, world, device, method, engines, emas, dict.fromkeys(engines, 0), checkpoints, command)
+    if start:
+        run.updates.update(checkpoints.restore(start, engines, emas, run.remembered))
+    return run
 
 
 def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings | None) -> Engine:
     own = own or NetworkSettings()
     section = config.engine.model_copy(update={"precision": own.precision or config.engine.precision})
     optimizer = own.optimizer or config.optimizer
+    if own.clip is not None:
+        optimizer = optimizer.model_copy(update={"clip": own.clip})
     return Engine(network, section, optimizer, micro_batch=config.micro_batch, steps=config.steps)
 
 
@@ -252,7 +270,7 @@ def _stream(run: Run, start: int) -> Iterator[Batch]:
     return (batch.to(run.device) for batch in stream)
 
 
-def _finish(run: Run, log: RunLog, command: str) -> None:
+def _finish(run: Run, log: RunLog) -> None:
     """Measure and export, on rank 0 alone: the averaged networks are whole on every rank."""
     config = run.config
     quality: Report = {}
@@ -261,7 +279,7 @@ def _finish(run: Run, log: RunLog, command: str) -> None:
         validation = open_stream(config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, start=0)
         quality = run.method.quality(run.averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
-    run.method.export(folder, run.averaged, model_card(config, command, run.world, quality))
+    run.method.export(folder, run.averaged, model_card(config, run.command, run.world, quality))
     write_done(config.output, Done(steps=config.steps, quality=quality))
     figures = "  ".join(f"{name} {value:.4g}" for name, value in quality.items())
     log.say(f"exported {folder}  {figures}")

@@ -4,11 +4,12 @@ State-dict keys are MaskGIT's and `latent_projection`, so a teacher's weights fi
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
 
 SINUSOIDS, HIDDEN = 128, 512
 
@@ -24,6 +25,8 @@ def sinusoids(latent: Tensor) -> Tensor:
 
 class LatentMaskGit(MaskGit):
     """Tokens, classes and λ -> logits; without λ it is the plain network."""
+
+    extra_input: ClassVar[ExtraInput] = "latent"
 
     def __init__(self, config: MaskGitConfig) -> None:
         super().__init__(config)
@@ -41,3 +44,7 @@ class LatentMaskGit(MaskGit):
         image = self.embedded(tokens, embedding_noise, generator)
         appended = None if latent is None else self.latent_projection(sinusoids(latent))[:, None]
         return self.scores(image, labels, appended)
+
+    def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """λ ~ U(0, 1), [batch]."""
+        return {"latent": torch.rand(batch, generator=generator, device=self.bias.device)}

@@ -4,13 +4,16 @@ One embedding table holds K image codes, then the mask token, then the classes, 
 the L image tokens followed by one class token; the output head is tied to the embeddings.
 """
 
-from typing import Self
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_heads
+
+ExtraInput = Literal["none", "latent", "noise"]
 
 
 class MaskGitConfig(Config):
@@ -93,9 +96,14 @@ class _Blocks(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.layers:
-            assert isinstance(block, nn.ModuleList)
-            for part in block:
-                x = x + part(x)
+            x = self.through(block, x)
+        return x
+
+    def through(self, block: nn.Module, x: Tensor) -> Tensor:
+        """One block, residuals included."""
+        assert isinstance(block, nn.ModuleList)
+        for part in block:
+            x = x + part(x)
         return x
 
 
@@ -106,7 +114,13 @@ def noised(embeddings: Tensor, noise: Tensor, sigma: float) -> Tensor:
 
 
 class MaskGit(nn.Module):
-    """Tokens and classes -> logits over the codes and the mask token."""
+    """Tokens and classes -> logits over the codes and the mask token.
+
+    Attributes:
+        extra_input: what a forward pass reads beside those; `maskgit_family` has networks that read more.
+    """
+
+    extra_input: ClassVar[ExtraInput] = "none"
 
     def __init__(self, config: MaskGitConfig) -> None:
         super().__init__()
@@ -167,12 +181,33 @@ class MaskGit(nn.Module):
             appended: [B, A, width], further tokens behind the class, without a position; their outputs are dropped.
         """
         codes, length = self.config.codebook_size, embeddings.shape[1]
-        x = torch.cat([embeddings, self.tok_emb(labels + codes + 1)[:, None]], dim=1) + self.pos_emb
+        x = self._sequence(embeddings, labels)
         if appended is not None:
             x = torch.cat([x, appended], dim=1)
         x = self.last_layer(self.transformer(self.first_layer(x)))[:, :length]
         logits: Tensor = x @ self.tok_emb.weight[: codes + 1].T + self.bias[:length, : codes + 1]
         return logits
+
+    def features(self, embeddings: Tensor, labels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Outputs [B, L, width] at the image positions of the blocks `layers`, counted from 0 and ascending.
+
+        Args:
+            embeddings: [B, L, width], with gradient if that is wanted.
+        """
+        found: list[Tensor] = []
+        x = self.first_layer(self._sequence(embeddings, labels))
+        for index, block in enumerate(self.transformer.layers[: max(layers) + 1]):
+            x = self.transformer.through(block, x)
+            found += [x[:, : embeddings.shape[1]]] if index in layers else []
+        return found
+
+    def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Random inputs of one forward pass of `batch` images, by the name of `forward`'s argument."""
+        return {}
+
+    def _sequence(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        x: Tensor = torch.cat([embeddings, self.tok_emb(labels + self.config.codebook_size + 1)[:, None]], dim=1)
+        return x + self.pos_emb
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parts a student may keep frozen, by the names used in configs."""

@@ -10,7 +10,8 @@ from torch import Tensor
 from fpd_core.checkpoints import WEIGHTS, load_network
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Location, check_codes
-from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
+from fpd_core.networks.maskgit_family import maskgit_network
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
 from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig, TeacherConfig
@@ -38,6 +39,7 @@ class FashionArchitecture(Config):
     name: Literal["fashion"] = "fashion"
     network: MaskGitConfig
     tokenizer: VqTokenizerConfig
+    extra_input: ExtraInput = Field("none", description="What the transformer reads beside tokens and class.")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -69,11 +71,14 @@ class FashionTeacher(ClassConditionalTeacher):
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "FashionTeacher":
         sizes = FashionArchitecture.model_validate(architecture)
-        return cls(MaskGit(sizes.network), VqTokenizer(sizes.tokenizer))
+        return cls(maskgit_network(sizes.network, sizes.extra_input), VqTokenizer(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)
-        return FashionArchitecture(network=self.network.config, tokenizer=self.tokenizer.config).model_dump()
+        sizes = FashionArchitecture(
+            network=self.network.config, tokenizer=self.tokenizer.config, extra_input=self.network.extra_input
+        )
+        return sizes.model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

@@ -10,7 +10,8 @@ from torch import Tensor
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Location, check_codes
 from fpd_core.containers import load_public
-from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
+from fpd_core.networks.maskgit_family import maskgit_network
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
@@ -43,6 +44,7 @@ class MaskGitArchitecture(Config):
     name: Literal["maskgit"] = "maskgit"
     network: MaskGitConfig
     tokenizer: VqGanConfig
+    extra_input: ExtraInput = Field("none", description="What the transformer reads beside tokens and class.")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -84,11 +86,14 @@ class MaskGitTeacher(ClassConditionalTeacher):
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGitTeacher":
         sizes = MaskGitArchitecture.model_validate(architecture)
-        return cls(MaskGit(sizes.network), VqGan(sizes.tokenizer))
+        return cls(maskgit_network(sizes.network, sizes.extra_input), VqGan(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)
-        return MaskGitArchitecture(network=self.network.config, tokenizer=self.tokenizer.config).model_dump()
+        sizes = MaskGitArchitecture(
+            network=self.network.config, tokenizer=self.tokenizer.config, extra_input=self.network.extra_input
+        )
+        return sizes.model_dump()
 
     @property
     def codebook(self) -> Tensor:  # type: ignore[override]

@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -181,8 +183,22 @@ class Teacher(nn.Module, ABC):
         """
         raise ValueError(f"the network of {type(self).__name__} reads no timestep; leave out the sampler's")
 
+    def with_network(self, network: nn.Module) -> Self:
+        """The same frozen parts around another transformer of this family; nothing is copied."""
+        other = copy(self)
+        other._modules = self._modules | {"network": network}
+        return other
+
     def guided_logits(
-        self, tokens: Tensor, condition: Condition, guidance_scale: float | Tensor, null: Condition | None = None
+        self,
+        tokens: Tensor,
+        condition: Condition,
+        guidance_scale: float | Tensor,
+        null: Condition | None = None,
+        *,
+        network: Callable[..., Tensor] | None = None,
+        embedding_noise: float = 0.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Classifier-free guidance: u + g (c - u), so g = 1 is the plain conditional model and costs one branch.
 
@@ -191,12 +207,14 @@ class Teacher(nn.Module, ABC):
         Args:
             guidance_scale: g, one number or one per image [B].
             null: what u reads; None is the family's null condition.
+            network, embedding_noise, generator: as in `logits`, of both branches.
         """
-        conditional = self.logits(tokens, condition)
+        scores = partial(self.logits, tokens, network=network, embedding_noise=embedding_noise, generator=generator)
+        conditional = scores(condition)
         if not isinstance(guidance_scale, Tensor) and guidance_scale == 1:
             return conditional
         null = self.null_condition(condition) if null is None else null
-        return guided(conditional, self.logits(tokens, null), guidance_scale)
+        return guided(conditional, scores(null), guidance_scale)
 
     def refinement(
         self, ratio: Tensor, guidance_scale: RefinementGuidance | None, temperature: float | None

@@ -8,11 +8,14 @@ from pydantic import Field
 from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.image_shards import ImageShards
+from fpd_train.data.noise import NoiseImages, NoisePairs
+from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
 from fpd_train.data.uniform_labels import UniformLabels
 
 DataConfig = Annotated[
-    UniformLabels | ImageShards | CaptionShards | Scenes | SceneCloseups, Field(discriminator="name")
+    UniformLabels | ImageShards | NoiseImages | PairShards | NoisePairs | CaptionShards | Scenes | SceneCloseups,
+    Field(discriminator="name"),
 ]
 
 

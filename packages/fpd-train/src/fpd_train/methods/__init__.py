@@ -5,8 +5,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from fpd_train.methods.di4c import Di4cConfig, Di4cMethod
+from fpd_train.methods.dimo import DimoConfig, DimoMethod
+from fpd_train.methods.dmmd import DmmdConfig, DmmdMethod
 from fpd_train.methods.fpd import FpdConfig, FpdMethod
 from fpd_train.methods.interface import Method, Parts
+from fpd_train.methods.redi import RediConfig, RediMethod
+from fpd_train.methods.sdtt import SdttConfig, SdttMethod
+from fpd_train.methods.soft_dimo import SoftDimoConfig, SoftDimoMethod
 from fpd_train.pretrain.classifier import ClassifierMethod, ClassifierTraining
 from fpd_train.pretrain.masked_model import MaskedModelMethod, MaskedModelTraining
 from fpd_train.pretrain.masked_text_model import MaskedTextModelMethod, MaskedTextModelTraining
@@ -17,6 +23,12 @@ from fpd_train.pretrain.tokenizer import TokenizerMethod, TokenizerTraining
 
 _Trainings = (
     FpdConfig
+    | DimoConfig
+    | SoftDimoConfig
+    | SdttConfig
+    | Di4cConfig
+    | RediConfig
+    | DmmdConfig
     | TokenizerTraining
     | MaskedModelTraining
     | ClassifierTraining
@@ -29,6 +41,12 @@ MethodConfig = Annotated[_Trainings, Field(discriminator="name")]
 
 METHODS: dict[type, Callable[[Any, Parts], Method]] = {
     FpdConfig: FpdMethod,
+    DimoConfig: DimoMethod,
+    SoftDimoConfig: SoftDimoMethod,
+    SdttConfig: SdttMethod,
+    Di4cConfig: Di4cMethod,
+    RediConfig: RediMethod,
+    DmmdConfig: DmmdMethod,
     TokenizerTraining: TokenizerMethod,
     MaskedModelTraining: MaskedModelMethod,
     ClassifierTraining: ClassifierMethod,

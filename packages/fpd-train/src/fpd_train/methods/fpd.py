@@ -1,17 +1,16 @@
 """Fixed-Point Distillation as a method: the student, its loss, its export. The mathematics is `fpd_core.objective`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Flag, Size, Temperature, nearest
-from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.config import Config, Flag, Size, Temperature
+from fpd_core.generator import GenerationConfig
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
 from fpd_core.objective import FixedPointLoss, ObjectiveConfig, fixed_point_loss
@@ -19,12 +18,10 @@ from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
-from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
+from fpd_train.methods.gan import DISCRIMINATOR, Gan, GanConfig
 from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
 from fpd_train.methods.monitor import Monitor, MonitorConfig
-
-Part = Literal["embeddings", "positions", "output_bias"]
-GRID_COLUMNS = 10
+from fpd_train.methods.student import STUDENT, Part, Product, trainable_copy
 
 
 class FpdConfig(Config):
@@ -61,6 +58,11 @@ class FpdConfig(Config):
             self.monitor.heldout(self.lift)
         return self
 
+    @property
+    def image_use(self) -> str | None:
+        """What the run needs real images for, if it does: the beginning of a sentence."""
+        return None if self.gan is None else "method.gan compares with real images"
+
     def required_files(self) -> list[RequiredFile]:
         """Published files the run opens."""
         unseen = None if self.monitor is None else self.monitor.heldout(self.lift)
@@ -86,16 +88,15 @@ class FpdMethod:
         self._teacher.autocast = parts.bfloat16
         config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
-        student: Any = deepcopy(self._teacher.network).requires_grad_(True)
-        _switch_off_dropout(student)
-        groups: dict[str, list[nn.Parameter]] = student.parameter_groups()
-        for name in groups if config.frozen is None else config.frozen:
-            if name not in groups:
-                raise nearest(name, list(groups), "part of this family to freeze")
-            for parameter in groups[name]:
-                parameter.requires_grad_(False)
+        student = trainable_copy(self._teacher.network, config.frozen)
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}
         self.settings = AS_THE_RUN_SAYS
+        generation = GenerationConfig(
+            init_mask_ratio=config.objective.init_mask_ratio,
+            embedding_noise=config.objective.embedding_noise,
+            temperature=config.sampling_temperature,
+        )
+        self._product = Product(self._teacher, config.teacher, generation, config.grid_images, config.encoders())
         self._chunks: list[Chunk] = []
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
@@ -194,39 +195,10 @@ class FpdMethod:
         return self._monitor.measure(averaged[STUDENT], cache)
 
     def grid(self, averaged: Mapping[str, nn.Module], generator: torch.Generator) -> Tensor:
-        classes, prompts = self._teacher.num_classes, self._teacher.example_prompts
-        columns = torch.arange(self._config.grid_images) % GRID_COLUMNS
-        wanted = [prompts[i % len(prompts)] for i in columns] if classes is None else columns * classes // GRID_COLUMNS
-        return self._generator(averaged[STUDENT]).generate(wanted, seed=generator.initial_seed())
+        return self._product.grid(averaged[STUDENT], generator)
 
     def quality(self, averaged: Mapping[str, nn.Module], validation: Iterator[Batch]) -> Report:
         return {}  # images are judged by fpd-eval, with networks that are not part of the loss
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
-        teacher_config = self._config.teacher.model_dump(mode="json")
-        encoders = self._config.encoders()
-        save_generator(
-            folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card, encoders=encoders
-        )
-
-    def _generation(self) -> GenerationConfig:
-        objective = self._config.objective
-        return GenerationConfig(
-            init_mask_ratio=objective.init_mask_ratio,
-            embedding_noise=objective.embedding_noise,
-            temperature=self._config.sampling_temperature,
-        )
-
-    def _generator(self, network: nn.Module) -> Generator:
-        model = deepcopy(self._teacher)
-        model.network = network
-        return Generator(model, self._generation(), {})
-
-
-def _switch_off_dropout(module: nn.Module) -> None:
-    """The student sees its own samples as data; noise inside the network would blur what the drift compares."""
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        elif isinstance(part, nn.MultiheadAttention):
-            part.dropout = 0.0
+        self._product.export(folder, averaged[STUDENT], card)

@@ -5,7 +5,7 @@ The only part of the method that sees real images. The mathematics is `fpd_core.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -31,8 +31,10 @@ from fpd_core.weights import RequiredFile
 from fpd_train.batch import Batch
 from fpd_train.engine_config import OptimizerConfig
 from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
+from fpd_train.methods.real_tokens import Tokenizes, check_encoder
+from fpd_train.methods.student import STUDENT
 
-STUDENT, DISCRIMINATOR = "student", "discriminator"
+DISCRIMINATOR = "discriminator"
 StepNumber = Annotated[Whole, Field(ge=0, le=10**9)]
 
 
@@ -68,15 +70,6 @@ class GanConfig(Config):
         return [file for branch in self.branches for file in branch.required_files()]
 
 
-@runtime_checkable
-class Tokenizes(Protocol):
-    """A teacher that can also encode."""
-
-    def tokenize(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [0, 1] -> tokens [B, L]."""
-        ...
-
-
 class Gan:
     """The discriminator's network and frozen features, its loss, and what it adds to the student's.
 
@@ -85,9 +78,8 @@ class Gan:
     """
 
     def __init__(self, config: GanConfig, objective: ObjectiveConfig, teacher: Teacher, parts: Parts) -> None:
-        if config.real_through_tokenizer and not isinstance(teacher, Tokenizes):
-            family = teacher.architecture()["name"]
-            raise ValueError(f"gan.real_through_tokenizer: the {family} family has no encoder; set it to false")
+        if config.real_through_tokenizer:
+            check_encoder(teacher, "gan.real_through_tokenizer")
         self._config, self._objective, self._teacher = config, objective, teacher
         self._gather = parts.world > 1
         self._features = Features(config.branches, teacher.image_size).to(parts.device)

@@ -30,9 +30,13 @@ class Parts:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """How a network is trained in place of what the run says; None leaves that to the run."""
+    """How a network is trained in place of what the run says; None leaves that to the run.
+
+    `clip` is that of the optimizer, whichever it is.
+    """
 
     optimizer: OptimizerConfig | None = None
+    clip: float | None = None
     precision: Precision | None = None
 
 
@@ -112,4 +116,27 @@ class BatchCoupled(Protocol):
         step: int,
     ) -> None:
         """Called before the losses of a step's micro-batches, where there are several, with what they will be given."""
+        ...
+
+
+@runtime_checkable
+class InRounds(Protocol):
+    """A method whose student becomes the teacher of the next round.
+
+    Attributes:
+        remembered: frozen networks that change between rounds, by name: checkpoints hold them.
+    """
+
+    remembered: Mapping[str, nn.Module]
+
+    def ends_round(self, done: int) -> bool:
+        """Whether a round ends with step `done`, counted from 1, and another follows. The same on all ranks."""
+        ...
+
+    def hand_over(self, masters: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Begin the next round. `masters`: by network, the float32 weights of all that learns; equal on all ranks."""
+        ...
+
+    def export_round(self, done: int, output: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
+        """Write the networks of the round that ends with step `done` into the run folder `output`. On rank 0 alone."""
         ...

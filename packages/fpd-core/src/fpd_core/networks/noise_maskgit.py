@@ -1,0 +1,51 @@
+"""D-MMD's student: the MaskGIT transformer with a Gaussian noise input (arXiv 2603.20155, whose images take a pyramid).
+
+State-dict keys are MaskGIT's and `noise_projection`, which starts at zero: the new network is the old one at first.
+"""
+
+from math import isqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
+
+CHANNELS = 16  # Choice: not printed.
+
+
+def pyramid(batch: int, side: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Noise [batch, side², CHANNELS] of unit variance: Gaussian grids of side, side/2, ... 1, enlarged and summed."""
+    total, levels, size = torch.zeros(batch, CHANNELS, side, side, device=device), 0, side
+    while size >= 1:
+        grid = torch.randn(batch, CHANNELS, size, size, generator=generator, device=device)
+        total, levels, size = total + F.interpolate(grid, size=(side, side)), levels + 1, size // 2
+    noise: Tensor = total / levels**0.5
+    return noise.flatten(2).transpose(1, 2)
+
+
+class NoiseMaskGit(MaskGit):
+    """Tokens, classes and noise -> logits; without noise it is the plain network."""
+
+    extra_input: ClassVar[ExtraInput] = "noise"
+
+    def __init__(self, config: MaskGitConfig) -> None:
+        super().__init__(config)
+        self.noise_projection = nn.Linear(CHANNELS, config.width, bias=False)
+        nn.init.zeros_(self.noise_projection.weight)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        embedding_noise: float = 0.0,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [B, L, K + 1] as `MaskGit`; `noise` [B, L, CHANNELS] is added to the token embeddings, projected."""
+        image = self.embedded(tokens, embedding_noise, generator)
+        return self.scores(image if noise is None else image + self.noise_projection(noise), labels)
+
+    def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
+        return {"noise": pyramid(batch, isqrt(self.config.seq_len), generator, self.bias.device)}

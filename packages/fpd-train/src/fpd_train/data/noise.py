@@ -1,0 +1,51 @@
+"""Uniform noise with random labels: what `--synthetic-weights` puts in the place of shards of images and of pairs."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from fpd_core.conditioning import ClassCondition
+from fpd_core.config import Classes, Codes, Config, Size
+from fpd_train.batch import Batch
+from fpd_train.data.pair_shards import PairBatch, Pairs
+from fpd_train.seeds import seeded
+
+
+class NoiseImages(Config):
+    """No files: to prove and profile the path of methods that learn from images."""
+
+    name: Literal["noise_images"] = "noise_images"
+    has_images: ClassVar[bool] = True
+    num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
+    image_size: Size = Field(description="Side of the square images.")
+
+    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+        position = start
+        while True:
+            generator = seeded("noise images", seed, position, rank)
+            labels = torch.randint(self.num_classes, (batch_size,), generator=generator)
+            images = torch.rand(batch_size, 3, self.image_size, self.image_size, generator=generator)
+            yield Batch(ClassCondition(labels), images)
+            position += 1
+
+
+class NoisePairs(Config):
+    """No files: random codes as sources and as targets, to prove and profile the path of ReDi's later stages."""
+
+    name: Literal["noise_pairs"] = "noise_pairs"
+    has_images: ClassVar[bool] = False
+    num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
+    codebook_size: Codes = Field(description="K; a source also holds K, the mask id.")
+    seq_len: Size = Field(description="L, tokens of an image.")
+
+    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+        position, shape = start, (batch_size, self.seq_len)
+        while True:
+            generator = seeded("noise pairs", seed, position, rank)
+            labels = torch.randint(self.num_classes, (batch_size,), generator=generator)
+            source = torch.randint(self.codebook_size + 1, shape, generator=generator)
+            target = torch.randint(self.codebook_size, shape, generator=generator)
+            yield PairBatch(ClassCondition(labels), pairs=Pairs(source, target))
+            position += 1

@@ -1,0 +1,47 @@
+"""`fpd-train shards pairs`: what a stage of ReDi learns from."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def pairs_command(
+    student: Annotated[Path, typer.Option(metavar="DIR", help="Exported student of the stage before.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, or to go on with.")] = Path("data/pairs"),
+    count: Annotated[int, typer.Option(min=1, help="Pairs to draw, the classes in turn.")] = 10_000,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 16,
+    guidance_scale: Annotated[float, typer.Option(help="g in the last step; the paper's w is g - 1.")] = 2.0,
+    mask_share: Annotated[float, typer.Option(help="Of [MASK] in a source.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    per_shard: Annotated[int, typer.Option(min=1, help="Pairs per tar, drawn in one batch.")] = 500,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+) -> None:
+    """Pairs for the next stage of ReDi. The same command goes on where a killed one stopped."""
+    import torch
+    from pydantic import ValidationError
+
+    from fpd_core.checkpoints import WEIGHTS
+    from fpd_core.config import explain
+    from fpd_core.generator import load_generator
+    from fpd_train import manifest
+    from fpd_train.data.write_pairs import PairsConfig, write_pairs
+
+    generator = load_generator(student)
+    generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    try:
+        settings = PairsConfig(
+            model=manifest.record(student, student / WEIGHTS).sha256,
+            count=count,
+            per_shard=per_shard,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            mask_share=mask_share,
+            ranking_noise=4.5,
+            rule="v1",
+            seed=seed,
+        )
+    except ValidationError as error:
+        raise explain(error, "pairs") from None
+    for done, total in write_pairs(generator, settings, out):
+        print(f"{out}: {done} of {total} pairs")
