@@ -19,6 +19,7 @@ LAYERS = [
         "schedules",
         "masking",
         "codes",
+        "seeds",
         "ste",
         "drift",
         "progress",

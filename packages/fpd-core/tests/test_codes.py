@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpd_core import codes
-from fpd_core.objective import ObjectiveConfig, fixed_point_loss
 from fpd_core.lift import Lift, LiftConfig
+from fpd_core.objective import ObjectiveConfig, fixed_point_loss
 from fpd_core.ste import sample_tokens, soft_embedding, straight_through, token_entropy
 
 B, L, K, D = 2, 3, 23, 5

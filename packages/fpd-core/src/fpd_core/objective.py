@@ -55,7 +55,7 @@ class ObjectiveConfig(Config):
     )
     code_chunk: Size | None = Field(
         None,
-        description="Codes at a time in sampling, entropy and eq. 8: less memory for large codebooks. Null: up to 8192.",
+        description="Codes at a time in sampling, entropy and eq. 8, to save memory; null: all, or 8192 of more.",
     )
 
     @model_validator(mode="after")

@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from torch import distributed as dist
 
 from fpd_core import atomic
-from fpd_core.checkpoints import load_strict
 from fpd_core.config import Config, ConfigError, Count, Size, explain
 from fpd_core.untrusted import open_regular, read_json
 from fpd_train import manifest
@@ -225,7 +224,7 @@ def _write_own(folder: Path, state: State, emas: Mapping[str, Ema]) -> list[Path
         return []
     contents = {STATE: state.model_dump_json().encode()}
     for name, ema in emas.items():
-        tensors = {key: value.contiguous() for key, value in ema.module.state_dict().items()}
+        tensors = {key: value.contiguous() for key, value in ema.state().items()}
         contents[f"{name}.ema.safetensors"] = safetensors.torch.save(tensors)
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -247,6 +246,6 @@ def _read_ahead(folder: Path, engines: Mapping[str, Engine], emas: Mapping[str, 
         path = folder / f"{name}.ema.safetensors"
         try:
             open_regular(path).close()
-            load_strict(emas[name].module, safetensors.torch.load_file(path), str(path))
+            emas[name].load(safetensors.torch.load_file(path), str(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}") from None

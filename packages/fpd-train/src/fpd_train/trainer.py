@@ -214,17 +214,27 @@ def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, 
     bfloat16 = config.engine.precision == "bfloat16"
     method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
-    emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
-    engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}
+    settings = {name: method.settings.get(name, NetworkSettings()) for name in method.networks}
+    emas = {
+        name: Ema(network, config.ema, saves_frozen=settings[name].saves_frozen)
+        for name, network in method.networks.items()
+    }
+    engines = {name: _engine(network, config, settings[name]) for name, network in method.networks.items()}
     updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
     return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
 
 
-def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings | None) -> Engine:
-    own = own or NetworkSettings()
+def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings) -> Engine:
     section = config.engine.model_copy(update={"precision": own.precision or config.engine.precision})
     optimizer = own.optimizer or config.optimizer
-    return Engine(network, section, optimizer, micro_batch=config.micro_batch, steps=config.steps)
+    return Engine(
+        network,
+        section,
+        optimizer,
+        micro_batch=config.micro_batch,
+        steps=config.steps,
+        saves_frozen=own.saves_frozen,
+    )
 
 
 def _log(run: Run, start: int) -> RunLog:

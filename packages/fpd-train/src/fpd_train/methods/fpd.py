@@ -1,16 +1,15 @@
 """Fixed-Point Distillation as a method: the student, its loss, its export. The mathematics is `fpd_core.objective`."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Flag, Size, Temperature, nearest
+from fpd_core.config import Config, Flag, Size, Temperature
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
@@ -19,9 +18,12 @@ from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
+from fpd_train.methods.adapter import AdapterConfig
 from fpd_train.methods.gan import DISCRIMINATOR, STUDENT, Gan, GanConfig
-from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
+from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
 from fpd_train.methods.monitor import Monitor, MonitorConfig, lift_files
+from fpd_train.methods.student import build_student, finished, settings_of
+from fpd_train.shared_copy import shared_copy
 
 Part = Literal["embeddings", "positions", "output_bias"]
 GRID_COLUMNS = 10
@@ -41,6 +43,9 @@ class FpdConfig(Config):
         None,
         max_length=3,
         description="Student parts that keep the teacher's weights; by default all that the family names.",
+    )
+    adapter: AdapterConfig | None = Field(
+        None, description="Train low-rank additions to the student's layers, not its weights; null: the weights."
     )
     sampling_temperature: Temperature = Field(
         1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
@@ -80,22 +85,15 @@ class FpdMethod:
         self._teacher.autocast = parts.bfloat16
         config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
-        student: Any = deepcopy(self._teacher.network).requires_grad_(True)
-        _switch_off_dropout(student)
-        groups: dict[str, list[nn.Parameter]] = student.parameter_groups()
-        for name in groups if config.frozen is None else config.frozen:
-            if name not in groups:
-                raise nearest(name, list(groups), "part of this family to freeze")
-            for parameter in groups[name]:
-                parameter.requires_grad_(False)
+        student = build_student(self._teacher, config.frozen, config.adapter)
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}
-        self.settings = AS_THE_RUN_SAYS
+        self.settings: Mapping[str, NetworkSettings] = {STUDENT: settings_of(config.adapter)}
         self._chunks: list[Chunk] = []
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
             self.networks = {STUDENT: student, DISCRIMINATOR: self._gan.network}
-            self.settings = {DISCRIMINATOR: self._gan.settings}
+            self.settings = {**self.settings, DISCRIMINATOR: self._gan.settings}
             # Choice: a whole micro-batch of real images, each with a condition; the student drafts from the first ones.
             self.drafts_per_condition = 1
         self._monitor = (
@@ -197,7 +195,8 @@ class FpdMethod:
 
     def export(self, folder: Path, averaged: Mapping[str, nn.Module], card: str) -> None:
         teacher_config = self._config.teacher.model_dump(mode="json")
-        save_generator(folder, self._teacher, averaged[STUDENT], self._generation(), teacher_config, card)
+        network = finished(averaged[STUDENT], self._teacher, self._config.adapter)
+        save_generator(folder, self._teacher, network, self._generation(), teacher_config, card)
 
     def _generation(self) -> GenerationConfig:
         objective = self._config.objective
@@ -208,15 +207,6 @@ class FpdMethod:
         )
 
     def _generator(self, network: nn.Module) -> Generator:
-        model = deepcopy(self._teacher)
+        model = shared_copy(self._teacher)
         model.network = network
         return Generator(model, self._generation(), {})
-
-
-def _switch_off_dropout(module: nn.Module) -> None:
-    """The student sees its own samples as data; noise inside the network would blur what the drift compares."""
-    for part in module.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-        elif isinstance(part, nn.MultiheadAttention):
-            part.dropout = 0.0

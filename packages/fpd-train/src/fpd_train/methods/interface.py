@@ -30,10 +30,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """How a network is trained in place of what the run says; None leaves that to the run."""
+    """How a network is trained in place of what the run says; None leaves that to the run.
+
+    `saves_frozen`: checkpoints also hold the weights that are not trained; without, the method brings them again.
+    """
 
     optimizer: OptimizerConfig | None = None
     precision: Precision | None = None
+    saves_frozen: bool = True
 
 
 AS_THE_RUN_SAYS: Mapping[str, NetworkSettings] = MappingProxyType({})
