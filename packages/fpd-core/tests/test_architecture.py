@@ -19,6 +19,7 @@ LAYERS = [
         "schedules",
         "masking",
         "codes",
+        "frechet",
         "seeds",
         "ste",
         "drift",
@@ -80,7 +81,7 @@ def test_layers_of_the_core(path):
             assert layer(words[1]) <= own, f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["codes", "ste", "masking", "schedules", "drift", "progress"])
+@pytest.mark.parametrize("name", ["codes", "frechet", "ste", "masking", "schedules", "drift", "progress"])
 def test_equation_files_are_tensors_in_tensors_out(name):
     tree = ast.parse((PACKAGES / f"fpd-core/src/fpd_core/{name}.py").read_text())
     imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}

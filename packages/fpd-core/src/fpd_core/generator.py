@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CONFIG, CheckpointError, cast, load_network, read_config, save_folder
+from fpd_core.conditioning import Condition
 from fpd_core.config import Config, MaskShare, Share, Temperature, explain
 from fpd_core.masking import initial_tokens
 from fpd_core.ste import sample_tokens
@@ -71,9 +72,15 @@ class Generator:
         Raises:
             ValueError: a label out of range.
         """
-        model, how = self.model, self.generation
+        model = self.model
         condition = model.condition(wanted)
-        random = torch.Generator(model.device).manual_seed(seed)
+        tokens = self.tokens(condition, torch.Generator(model.device).manual_seed(seed))
+        return model.decode(model.codebook[tokens], condition).clamp(0, 1)
+
+    @torch.no_grad()
+    def tokens(self, condition: Condition, random: torch.Generator) -> Tensor:
+        """What is decoded: [B, L] codes of B conditions on the model's device."""
+        model, how = self.model, self.generation
         z_init = initial_tokens(
             len(condition),
             model.seq_len,
@@ -84,8 +91,7 @@ class Generator:
             model.device,
         )
         logits = model.logits(z_init, condition, embedding_noise=how.embedding_noise, generator=random)
-        tokens = sample_tokens(logits, how.temperature, random)
-        return model.decode(model.codebook[tokens], condition).clamp(0, 1)
+        return sample_tokens(logits, how.temperature, random)
 
 
 def save_generator(

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from fpd_train.methods.aligned_decoder import AlignedDecoderConfig, AlignedDecoderMethod
 from fpd_train.methods.fpd import FpdConfig, FpdMethod
 from fpd_train.methods.interface import Method, Parts
 from fpd_train.pretrain.classifier import ClassifierMethod, ClassifierTraining
@@ -24,6 +25,7 @@ _Trainings = (
     | SceneTextTraining
     | MaskedTextModelTraining
     | SceneJudgeTraining
+    | AlignedDecoderConfig
 )
 MethodConfig = Annotated[_Trainings, Field(discriminator="name")]
 
@@ -36,6 +38,7 @@ METHODS: dict[type, Callable[[Any, Parts], Method]] = {
     SceneTextTraining: SceneTextMethod,
     MaskedTextModelTraining: MaskedTextModelMethod,
     SceneJudgeTraining: SceneJudgeMethod,
+    AlignedDecoderConfig: AlignedDecoderMethod,
 }
 
 
