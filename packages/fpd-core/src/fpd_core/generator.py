@@ -133,10 +133,12 @@ class Generator:
             ValueError: a label out of range, or more steps than tokens.
         """
         condition = self.model.condition(wanted)
-        tokens = self._tokens(condition, torch.Generator(self.model.device).manual_seed(seed))
+        tokens = self.tokens(condition, torch.Generator(self.model.device).manual_seed(seed))
         return self.model.decode(self.model.codebook[tokens], condition).clamp(0, 1)
 
-    def _tokens(self, condition: Condition, random: torch.Generator) -> Tensor:
+    @torch.no_grad()
+    def tokens(self, condition: Condition, random: torch.Generator) -> Tensor:
+        """What is decoded: [B, L] codes of B conditions on the model's device. Raises ValueError: too many steps."""
         model, how = self.model, self.generation
         if how.steps > model.seq_len:
             raise ValueError(f"steps must be between 1 and the {model.seq_len} tokens of an image, got {how.steps}")

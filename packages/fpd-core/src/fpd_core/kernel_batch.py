@@ -20,8 +20,8 @@ from fpd_core.objective import (
     draw_draft,
     draw_target,
     drift_blocks,
-    token_entropy,
 )
+from fpd_core.ste import token_entropy
 from fpd_core.teachers.teacher import Teacher
 
 
@@ -100,5 +100,5 @@ def second_pass(
     images = lift.decode(draft_embeddings(logits, chunk.draft, teacher, config), chunk.condition)
     parts = zip(lift.features(images), chunk.gradients, chunk.blocks, strict=True)
     loss = torch.stack([block.loss.detach() + pulled_back(x, gradient) for x, gradient, block in parts]).sum()
-    entropy = token_entropy(logits.detach())
+    entropy = token_entropy(logits.detach(), chunk=config.code_chunk)
     return FixedPointLoss(loss, images, chunk.blocks, entropy, chunk.changed, chunk.mask_ratio, chunk.guidance)

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, MaskShare, Number, Share, Temperature
+from fpd_core.config import Config, MaskShare, Number, Share, Size, Temperature
 from fpd_core.drift import DriftLoss, Normalisation, OwnTarget, Weighting, check_normalisation, drift_loss
 from fpd_core.guidance import RefinementGuidance
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
 from fpd_core.refine import RemaskConfig, refine
-from fpd_core.ste import sample_tokens, soft_embedding, straight_through
+from fpd_core.ste import sample_tokens, soft_embedding, straight_through, token_entropy
 from fpd_core.teachers.teacher import Teacher
 
 
@@ -52,6 +52,10 @@ class ObjectiveConfig(Config):
         "joint",
         description="`corrected` takes the O(1/n) bias out of the drift's weighted means; `sharp` makes each "
         "bandwidth's drift the gradient of a potential, with weighting `plain`.",
+    )
+    code_chunk: Size | None = Field(
+        None,
+        description="Codes at a time in sampling, entropy and eq. 8, to save memory; null: all, or 8192 of more.",
     )
 
     @model_validator(mode="after")
@@ -102,7 +106,7 @@ def fixed_point_loss(
     features = lift.features(images)  # X = Φ(D(E[ẑ]))
     blocks = drift_blocks(features, target_features, config, gather=gather)
     loss = torch.stack([block.loss for block in blocks]).sum()
-    entropy, changed = token_entropy(logits.detach()), target.changed.mean()
+    entropy, changed = token_entropy(logits.detach(), chunk=config.code_chunk), target.changed.mean()
     return FixedPointLoss(loss, images, blocks, entropy, changed, target.mask_ratio.mean(), target.guidance.mean())
 
 
@@ -119,7 +123,7 @@ def draw_draft(
     logits = teacher.logits(
         z_init, condition, network=student, embedding_noise=config.embedding_noise, generator=generator
     )
-    return logits, sample_tokens(logits, generator=generator)
+    return logits, sample_tokens(logits, generator=generator, chunk=config.code_chunk)
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def draw_target(
         passes=config.remask.passes,
         order=config.remask.order,
         generator=generator,
+        chunk=config.code_chunk,
     )
     changed = (refined.tokens != source)[refined.is_masked].float()
     return Target(refined.tokens, changed, ratio, torch.as_tensor(guidance, dtype=torch.float32))
@@ -165,8 +170,8 @@ def draw_target(
 def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
     """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
     if config.estimator == "straight_through":
-        return straight_through(logits, draft, teacher.codebook)
-    return soft_embedding(logits, teacher.codebook)
+        return straight_through(logits, draft, teacher.codebook, chunk=config.code_chunk)
+    return soft_embedding(logits, teacher.codebook, chunk=config.code_chunk)
 
 
 def drift_blocks(
@@ -185,9 +190,3 @@ def drift_blocks(
         )
         for x, y in zip(features, targets, strict=True)
     ]
-
-
-def token_entropy(logits: Tensor) -> Tensor:
-    """Mean entropy in nats of the token distributions."""
-    entropy: Tensor = torch.distributions.Categorical(logits=logits.float()).entropy().mean()
-    return entropy

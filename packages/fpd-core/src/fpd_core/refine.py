@@ -105,6 +105,7 @@ def refine(
     passes: int = 1,
     order: Order = "random",
     generator: torch.Generator | None = None,
+    chunk: int | None = None,
 ) -> Refined:
     """T_φ^r (eq. 5): hide round(rL) draft tokens, refill all of them from guided teacher forwards.
 
@@ -119,6 +120,7 @@ def refine(
         passes: teacher forwards; 1 is the paper's.
         order: of several passes, which tokens are kept first: "random" ones, or those whose drawn code the teacher
             finds likeliest ("confidence"), which is quicker to look right and no longer draws from the teacher's law.
+        chunk: codes at a time when tokens are drawn (`ste.sample_tokens`).
 
     Returns:
         Tokens equal to the draft wherever it stayed visible. Nothing is masked again: the target must decode.
@@ -132,7 +134,7 @@ def refine(
     divisor = temperature.view(-1, 1, 1) if isinstance(temperature, Tensor) else temperature
     for left in range(passes, 0, -1):
         logits = teacher.guided_logits(tokens, condition, guidance_scale) / divisor
-        refilled = sample_tokens(logits, generator=generator)
+        refilled = sample_tokens(logits, generator=generator, chunk=chunk)
         is_hidden = tokens == teacher.mask_id
         keep = is_hidden if left == 1 else _kept(is_hidden, left, order, logits, refilled, generator)
         tokens = torch.where(keep, refilled, tokens)

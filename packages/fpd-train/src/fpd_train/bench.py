@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeac
 from fpd_core.weights import require
 from fpd_train.config import TrainConfig
 from fpd_train.methods.fpd import FpdConfig
+from fpd_train.methods.student import trainable_copy
 
 WHOLE_STEP = "whole step: forward, loss, backward"
 RATIO = 0.6  # re-masked share of the timed refinement, about the mean of the arccos law
@@ -71,7 +71,7 @@ def _components(
     teacher = load_teacher(method.teacher).to(device)
     teacher.autocast = config.engine.precision == "bfloat16"
     lift = Lift(teacher, method.lift).to(device)
-    student = deepcopy(teacher.network).requires_grad_(True)
+    student = trainable_copy(teacher.network, method.frozen, method.adapter)
     batch, objective = config.micro_batch, method.objective
     classes = teacher.num_classes
     numbers = torch.arange(batch)
@@ -134,7 +134,9 @@ def _components(
         "backbone, target": (lambda: _no_grad(lambda: lift.features(images)), True),
         "backbone, student, with backward": (lambda: through(lift.features, images), True),
         "straight-through (eq. 8), with backward": (
-            lambda: through(lambda scores: straight_through(scores, draft, teacher.codebook), logits),
+            lambda: through(
+                lambda scores: straight_through(scores, draft, teacher.codebook, chunk=objective.code_chunk), logits
+            ),
             True,
         ),
         "drift (eqs. 6-7), with backward": (drift, True),

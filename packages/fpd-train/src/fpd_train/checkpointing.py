@@ -11,16 +11,18 @@ checkpoints/step_000100/            appears by rename, complete
 
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial as bound
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import safetensors.torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 
 from fpd_core import atomic
 from fpd_core.checkpoints import load_strict
@@ -114,7 +116,7 @@ class Checkpoints:
             written: list[Path] = []
             for name, engine in engines.items():
                 written += together(lambda: engine.save(partial / name))  # noqa: B023  (called at once)
-            written += together(lambda: _write_own(partial, state, _frozen(emas, remembered)))
+            written += together(lambda: _write_own(partial, state, _kept(emas, remembered)))
             # Each rank lists what it wrote itself: on network file systems others may see it only later.
             records = together(lambda: [manifest.record(partial, path) for path in written])
             everyones = [one for part in gather(records) for one in part]
@@ -144,7 +146,7 @@ class Checkpoints:
                 f"{folder} was written by {state.world} ranks and this run has {dist.get_world_size()}; "
                 f"start it with {state.world}, or begin again in a new output folder"
             )
-        together(lambda: _read_ahead(folder, engines, _frozen(emas, remembered)))
+        together(lambda: _read_ahead(folder, engines, _kept(emas, remembered)))
         for name, engine in engines.items():
             engine.load(folder / name)
         return state.updates
@@ -234,19 +236,30 @@ def _fresh(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _frozen(emas: Mapping[str, Ema], remembered: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """What rank 0 writes and all ranks read: networks by the first part of their file's name."""
-    averages = {f"{name}.ema": ema.module for name, ema in emas.items()}
-    return averages | {f"{name}.remembered": network for name, network in remembered.items()}
+class _Kept(NamedTuple):
+    """What rank 0 writes and all ranks read: tensors out, and in again from a named file."""
+
+    state: Callable[[], dict[str, Tensor]]
+    load: Callable[[dict[str, Tensor], str], None]
 
 
-def _write_own(folder: Path, state: State, frozen: Mapping[str, nn.Module]) -> list[Path]:
+def _kept(emas: Mapping[str, Ema], remembered: Mapping[str, nn.Module]) -> dict[str, _Kept]:
+    """By the first part of their file's name."""
+    averages = {f"{name}.ema": _Kept(ema.state, ema.load) for name, ema in emas.items()}
+    networks = {
+        f"{name}.remembered": _Kept(network.state_dict, bound(load_strict, network))
+        for name, network in remembered.items()
+    }
+    return averages | networks
+
+
+def _write_own(folder: Path, state: State, kept: Mapping[str, _Kept]) -> list[Path]:
     """What rank 0 writes beside the engines' files; returns the paths."""
     if dist.get_rank() != 0:
         return []
     contents = {STATE: state.model_dump_json().encode()}
-    for name, network in frozen.items():
-        tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    for name, part in kept.items():
+        tensors = {key: value.contiguous() for key, value in part.state().items()}
         contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -261,14 +274,14 @@ def _read_state(folder: Path) -> State:
         raise explain(error, str(path)) from None
 
 
-def _read_ahead(folder: Path, engines: Mapping[str, Engine], frozen: Mapping[str, nn.Module]) -> None:
+def _read_ahead(folder: Path, engines: Mapping[str, Engine], kept: Mapping[str, _Kept]) -> None:
     """Open this rank's files, so that damage is found before the ranks wait for each other."""
     for name, engine in engines.items():
         engine.read(folder / name)
-    for name, network in frozen.items():
+    for name, part in kept.items():
         path = folder / f"{name}.safetensors"
         try:
             open_regular(path).close()
-            load_strict(network, safetensors.torch.load_file(path), str(path))
+            part.load(safetensors.torch.load_file(path), str(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}") from None

@@ -1,13 +1,14 @@
 """Exponential moving averages of weights, kept in float32 beside the trained networks."""
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fpd_core.checkpoints import load_strict
 from fpd_core.config import Config, Flag, Share
+from fpd_train.shared_copy import shared_copy
 
 
 class EmaConfig(Config):
@@ -25,11 +26,28 @@ def decay_at(updates: int, config: EmaConfig) -> float:
 
 
 class Ema:
-    """A frozen float32 copy of a network that follows its master weights. `module` is ready to sample from."""
+    """A frozen float32 copy of a network that follows its master weights. `module` is ready to sample from.
 
-    def __init__(self, module: nn.Module, config: EmaConfig) -> None:
+    What is not trained is not copied: it lies in the network's own memory.
+
+    Args:
+        saves_frozen: whether `state` holds what is not trained as well.
+    """
+
+    def __init__(self, module: nn.Module, config: EmaConfig, *, saves_frozen: bool = True) -> None:
         self.config = config
-        self.module = deepcopy(module).float().eval().requires_grad_(False)
+        frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+        self._left_out = set() if saves_frozen else set(frozen)
+        self.module = shared_copy(module).float().eval().requires_grad_(False)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint holds."""
+        return {name: value for name, value in self.module.state_dict().items() if name not in self._left_out}
+
+    def load(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Take what `state` gave. Raises CheckpointError: keys or shapes differ; names `source`."""
+        kept = {name: value for name, value in self.module.state_dict().items() if name in self._left_out}
+        load_strict(self.module, kept | dict(state), source)
 
     @torch.no_grad()
     def update(self, updates: int, masters: Iterable[tuple[str, Tensor]], buffers: Mapping[str, Tensor]) -> None:

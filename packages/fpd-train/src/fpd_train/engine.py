@@ -169,7 +169,14 @@ class Engine:
     """A trained network: forward through the engine, one backward per micro-batch, a step that may be skipped."""
 
     def __init__(
-        self, module: nn.Module, engine: EngineConfig, optimizer: OptimizerConfig, *, micro_batch: int, steps: int
+        self,
+        module: nn.Module,
+        engine: EngineConfig,
+        optimizer: OptimizerConfig,
+        *,
+        micro_batch: int,
+        steps: int,
+        saves_frozen: bool = True,
     ) -> None:
         trainable = [p for p in module.parameters() if p.requires_grad]
         kind = _CarefulAdamW if engine.zero_stage == 0 else torch.optim.AdamW
@@ -177,7 +184,7 @@ class Engine:
             trainable, optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, optimizer, steps))
-        self._config = engine
+        self._config, self._saves_frozen = engine, saves_frozen
         self._skipped_in_a_row = 0
         self._suspects: list[str] = []
         self._outputs_finite: list[Tensor] = []
@@ -291,7 +298,12 @@ class Engine:
         Raises:
             OSError: on this rank alone, after all have finished.
         """
-        self._engine.save_checkpoint(str(folder.parent), tag=folder.name, save_latest=False)
+        self._engine.save_checkpoint(
+            str(folder.parent),
+            tag=folder.name,
+            save_latest=False,
+            exclude_frozen_parameters=not self._saves_frozen,
+        )
         if self._files.error is not None:
             raise self._files.error
         return self._files.written
@@ -313,7 +325,9 @@ class Engine:
             ValueError: the checkpoint is of another world size, network or ZeRO stage.
         """
         try:
-            path, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
+            path, _ = self._engine.load_checkpoint(
+                str(folder.parent), tag=folder.name, load_module_strict=self._saves_frozen
+            )
         except Exception as error:  # DeepSpeed raises its own, bare AssertionErrors and torch's
             raise ValueError(
                 f"checkpoint {folder} cannot be resumed (another world size, network or ZeRO stage): "

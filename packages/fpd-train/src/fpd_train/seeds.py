@@ -1,12 +1,5 @@
-"""Randomness as a function of (purpose, seed, progress): nothing to save, nothing to restore."""
+"""The runs' randomness is `fpd_core.seeds`, so that other loops can draw what a run draws."""
 
-import zlib
+from fpd_core.seeds import seeded
 
-import numpy as np
-import torch
-
-
-def seeded(purpose: str, *numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator that depends on its arguments alone; different purposes never share a stream."""
-    words = np.random.SeedSequence([zlib.crc32(purpose.encode()), *numbers]).generate_state(2)
-    return torch.Generator(device).manual_seed(int(words[0]) << 31 ^ int(words[1]))
+__all__ = ["seeded"]

@@ -228,21 +228,31 @@ def _build(config: TrainConfig, command: str, device: torch.device, checkpoints:
     bfloat16 = config.engine.precision == "bfloat16"
     method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
-    emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
-    engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}
+    settings = {name: method.settings.get(name, NetworkSettings()) for name in method.networks}
+    emas = {
+        name: Ema(network, config.ema, saves_frozen=settings[name].saves_frozen)
+        for name, network in method.networks.items()
+    }
+    engines = {name: _engine(network, config, settings[name]) for name, network in method.networks.items()}
     run = Run(config, rank, world, device, method, engines, emas, dict.fromkeys(engines, 0), checkpoints, command)
     if start:
         run.updates.update(checkpoints.restore(start, engines, emas, run.remembered))
     return run
 
 
-def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings | None) -> Engine:
-    own = own or NetworkSettings()
+def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings) -> Engine:
     section = config.engine.model_copy(update={"precision": own.precision or config.engine.precision})
     optimizer = own.optimizer or config.optimizer
     if own.clip is not None:
         optimizer = optimizer.model_copy(update={"clip": own.clip})
-    return Engine(network, section, optimizer, micro_batch=config.micro_batch, steps=config.steps)
+    return Engine(
+        network,
+        section,
+        optimizer,
+        micro_batch=config.micro_batch,
+        steps=config.steps,
+        saves_frozen=own.saves_frozen,
+    )
 
 
 def _log(run: Run, start: int) -> RunLog:

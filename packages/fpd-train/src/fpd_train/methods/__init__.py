@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from fpd_train.methods.aligned_decoder import AlignedDecoderConfig, AlignedDecoderMethod
 from fpd_train.methods.di4c import Di4cConfig, Di4cMethod
 from fpd_train.methods.dimo import DimoConfig, DimoMethod
 from fpd_train.methods.dmmd import DmmdConfig, DmmdMethod
@@ -36,6 +37,7 @@ _Trainings = (
     | SceneTextTraining
     | MaskedTextModelTraining
     | SceneJudgeTraining
+    | AlignedDecoderConfig
 )
 MethodConfig = Annotated[_Trainings, Field(discriminator="name")]
 
@@ -54,6 +56,7 @@ METHODS: dict[type, Callable[[Any, Parts], Method]] = {
     SceneTextTraining: SceneTextMethod,
     MaskedTextModelTraining: MaskedTextModelMethod,
     SceneJudgeTraining: SceneJudgeMethod,
+    AlignedDecoderConfig: AlignedDecoderMethod,
 }
 
 

@@ -18,10 +18,11 @@ from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
+from fpd_train.methods.adapter import AdapterConfig
 from fpd_train.methods.gan import DISCRIMINATOR, Gan, GanConfig
-from fpd_train.methods.interface import AS_THE_RUN_SAYS, Forward, Parts, Report
+from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
 from fpd_train.methods.monitor import Monitor, MonitorConfig
-from fpd_train.methods.student import STUDENT, Part, Product, trainable_copy
+from fpd_train.methods.student import STUDENT, Part, Product, settings_of, trainable_copy
 
 
 class FpdConfig(Config):
@@ -38,6 +39,9 @@ class FpdConfig(Config):
         None,
         max_length=3,
         description="Student parts that keep the teacher's weights; by default all that the family names.",
+    )
+    adapter: AdapterConfig | None = Field(
+        None, description="Train low-rank additions to the student's layers, not its weights; null: the weights."
     )
     sampling_temperature: Temperature = Field(
         1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
@@ -88,21 +92,23 @@ class FpdMethod:
         self._teacher.autocast = parts.bfloat16
         config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
-        student = trainable_copy(self._teacher.network, config.frozen)
+        student = trainable_copy(self._teacher.network, config.frozen, config.adapter)
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}
-        self.settings = AS_THE_RUN_SAYS
+        self.settings: Mapping[str, NetworkSettings] = {STUDENT: settings_of(config.adapter)}
         generation = GenerationConfig(
             init_mask_ratio=config.objective.init_mask_ratio,
             embedding_noise=config.objective.embedding_noise,
             temperature=config.sampling_temperature,
         )
-        self._product = Product(self._teacher, config.teacher, generation, config.grid_images, config.encoders())
+        self._product = Product(
+            self._teacher, config.teacher, generation, config.grid_images, config.encoders(), config.adapter
+        )
         self._chunks: list[Chunk] = []
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
             self.networks = {STUDENT: student, DISCRIMINATOR: self._gan.network}
-            self.settings = {DISCRIMINATOR: self._gan.settings}
+            self.settings = {**self.settings, DISCRIMINATOR: self._gan.settings}
             # Choice: a whole micro-batch of real images, each with a condition; the student drafts from the first ones.
             self.drafts_per_condition = 1
         self._monitor = (

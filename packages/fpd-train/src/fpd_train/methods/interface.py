@@ -33,11 +33,13 @@ class NetworkSettings:
     """How a network is trained in place of what the run says; None leaves that to the run.
 
     `clip` is that of the optimizer, whichever it is.
+    `saves_frozen`: checkpoints also hold the weights that are not trained; without, the method brings them again.
     """
 
     optimizer: OptimizerConfig | None = None
     clip: float | None = None
     precision: Precision | None = None
+    saves_frozen: bool = True
 
 
 AS_THE_RUN_SAYS: Mapping[str, NetworkSettings] = MappingProxyType({})

@@ -12,21 +12,28 @@ from torch import Tensor, nn
 from fpd_core.config import nearest
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.teachers import Teacher, TeacherConfig
+from fpd_train.methods.adapter import AdapterConfig, adapted, merged
+from fpd_train.methods.interface import NetworkSettings
+from fpd_train.shared_copy import shared_copy
 
 STUDENT = "student"
 GRID_COLUMNS = 10
 Part = Literal["embeddings", "positions", "output_bias"]
 
 
-def trainable_copy(network: nn.Module, frozen: Sequence[str] | None) -> nn.Module:
+def trainable_copy(network: nn.Module, frozen: Sequence[str] | None, adapter: AdapterConfig | None = None) -> nn.Module:
     """A copy in which all but the parts `frozen` learns; None keeps all the parts that the family names.
 
     Without dropout: a student's samples are its data, and a run's random numbers are a function of its step.
 
+    Args:
+        adapter: what is trained in place of the weights, which then lie in the memory of `network`.
+
     Raises:
-        ConfigError: the family names no such part.
+        ConfigError: the family names no such part, or the adapter does not fit.
     """
-    copy: Any = deepcopy(network).requires_grad_(True)
+    copy: Any = deepcopy(network) if adapter is None else shared_copy(network)
+    copy.requires_grad_(True)
     for part in copy.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
@@ -38,8 +45,13 @@ def trainable_copy(network: nn.Module, frozen: Sequence[str] | None) -> nn.Modul
             raise nearest(name, list(groups), "part of this family to freeze")
         for parameter in groups[name]:
             parameter.requires_grad_(False)
-    made: nn.Module = copy
+    made: nn.Module = copy if adapter is None else adapted(copy, adapter)
     return made
+
+
+def settings_of(adapter: AdapterConfig | None) -> NetworkSettings:
+    """How such a student is trained: with an adapter, nothing else of it is saved."""
+    return NetworkSettings(saves_frozen=adapter is None)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Product:
     generation: GenerationConfig
     grid_images: int
     encoders: Sequence[str] = ()
+    adapter: AdapterConfig | None = None
 
     def grid(self, network: nn.Module, generator: torch.Generator) -> Tensor:
         """Images [N, 3, H, W], a column per class or prompt."""
@@ -63,4 +76,5 @@ class Product:
     def export(self, folder: Path, network: nn.Module, card: str) -> None:
         """Write a weight folder that `load_generator` opens."""
         teacher_config = self.teacher_config.model_dump(mode="json")
+        network = network if self.adapter is None else merged(network, self.teacher.network)
         save_generator(folder, self.teacher, network, self.generation, teacher_config, card, encoders=self.encoders)
