@@ -394,7 +394,8 @@ def test_the_size_decides_which_files_are_opened():
         ({"size": "tiny", "image_size": 384}, "there is no tiny model for 384 px"),
         ({"size": "Large", "image_size": 384}, "'tiny', 'small', 'base' or 'large'"),
         ({"size": ["small"]}, "'tiny', 'small', 'base' or 'large'"),
-        ({"image_size": 512}, "256 or 384"),
+        ({"image_size": 512}, "there is no base model for 512 px"),
+        ({"image_size": [256]}, "valid integer"),
     ],
 )
 def test_sizes_nobody_published_are_refused(fields, message):

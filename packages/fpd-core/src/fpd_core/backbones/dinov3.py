@@ -115,7 +115,8 @@ def round_periods(network: Eva) -> None:
     """
     rope = network.rope
     assert isinstance(rope, RotaryEmbeddingDinoV3)
-    rope.periods.copy_(rope.periods.bfloat16())
+    periods = rope.get_buffer("periods")
+    periods.copy_(periods.bfloat16())
 
 
 def load_dinov3(network: nn.Module, path: Path) -> None:

@@ -4,10 +4,10 @@ Unlike v1's, classes have a table of their own and enter through adaLN, a regist
 logits is the same at every position. The head is tied to the token table.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +29,12 @@ class HaltonConfig(Config):
     num_heads: Size = Field(12, description="Attention heads of width // num_heads channels.")
     mlp_width: Size = Field(2048, description="Hidden channels of a block's MLP.")
     dropout: Share = Field(0.1, description="In training of the teacher; a student trains without.")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.num_heads > self.width:
+            raise ValueError(f"num_heads {self.num_heads} is above the width {self.width}")
+        return self
 
     @property
     def mask_id(self) -> int:

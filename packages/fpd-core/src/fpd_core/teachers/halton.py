@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Guidance, Location, check_codes
+from fpd_core.config import Config, Guidance, Location, Size, check_codes
 from fpd_core.containers import load_public
 from fpd_core.networks.halton import HaltonConfig, HaltonMaskGit
 from fpd_core.networks.synthetic import fill_synthetic
@@ -43,7 +43,7 @@ class HaltonTeacherConfig(TeacherConfig):
 
     name: Literal["halton"] = "halton"
     size: Literal["tiny", "small", "base", "large"] = Field("base", description="23, 69, 142 or 480 M parameters.")
-    image_size: Literal[256, 384] = Field(256, description="Pixels; the models of both are trained apart.")
+    image_size: Size = Field(256, description="Pixels, 256 or 384; the models of both are trained apart.")
     transformer: Location = Field(
         TRANSFORMERS["base", 256].local, description="ImageNet_256_base.pth, or that of the size asked for."
     )

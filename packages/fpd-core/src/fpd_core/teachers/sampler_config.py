@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.config import Codes, Config, Flag, Guidance, Line, Number, Temperature, Whole
+from fpd_core.config import Amount, Config, Flag, Guidance, Line, Number, Temperature, Whole
 from fpd_core.schedules import RevealRule, Schedule
 
 Sampler = Literal["confidence", "halton"]
@@ -22,7 +22,7 @@ class MultiplierRamp(Config):
 
     start: Temperature = Field(1.0, description="At the first step.")
     end: Temperature = Field(1.0, description="At the last of several steps.")
-    power: Number = Field(1.0, ge=0, le=100, description="Exponent of the ramp's value.")
+    power: Number = Field(1.0, ge=0, le=10, description="Exponent of the ramp's value.")
     halved_steps: Whole = Field(0, ge=0, le=2**16, description="First steps whose multiplier is halved, thus hotter.")
 
     def at(self, step: int, steps: int) -> float:
@@ -62,7 +62,7 @@ class SamplerConfig(Config):
     multiplier: MultiplierRamp | None = Field(
         None, description="Multiplies the guided logits, besides the temperature."
     )
-    top_k: Codes | None = Field(None, description="Draws from the likeliest codes only; null: from all.")
+    top_k: Amount | None = Field(None, description="Draws from the likeliest codes only; null: from all.")
     timestep: Literal["step_index"] | None = Field(
         None, description="What a network that reads a timestep is told: N-1 to 0, or (null) the share still masked."
     )
