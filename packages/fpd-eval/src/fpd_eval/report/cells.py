@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from fpd_eval.bench.rows import GenEvalRow, Printed, Results, Row, SeededRow
@@ -10,6 +11,7 @@ from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column, shortfall
 ARROWS = {"lower": "↓", "higher": "↑", "as_real": "→"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSENT = "–"
+JUDGES = (("Detector", "detector"), ("Colour judge", "colors"))
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,23 @@ def cells(results: Results, *, short: bool = False) -> Cells:
             _plain("Net.\nevals" if short else "Network evaluations", rows, _evaluations),
             *_metrics(results, rows, COLUMNS, short),
             *([_plain("Saw" if short else "Training saw", rows, lambda row: row.saw)] if has_judges else []),
-            *([_plain("ms per\nimage" if short else "ms/image", rows, _time)] if has_times else []),
+            *(
+                [
+                    _plain(
+                        "ms per\nimage" if short else "ms/image",
+                        rows,
+                        lambda row: ABSENT if (ms := row.ms_per_image) is None else f"{ms:.2f}",
+                    )
+                ]
+                if has_times
+                else []
+            ),
         ],
     )
 
 
 def geneval_cells(results: Results, *, short: bool = False) -> Cells:
-    """System, steps, the six tasks and overall, with what papers print."""
+    """System, steps, the six tasks and overall, with what papers print, and who judged."""
     rows = results.geneval
     return Cells(
         names=[row.name for row in rows],
@@ -90,6 +102,7 @@ def geneval_cells(results: Results, *, short: bool = False) -> Cells:
             ),
             _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
             *_metrics(results, rows, GENEVAL_COLUMNS, short),
+            *([] if short else [_plain(title, rows, attrgetter(name)) for title, name in JUDGES]),
         ],
     )
 
@@ -139,10 +152,6 @@ def verdict_cells(results: Results) -> Cells | None:
 
 def _evaluations(row: Row) -> str:
     return ABSENT if row.is_real else str(row.network_evaluations)
-
-
-def _time(row: Row) -> str:
-    return ABSENT if row.ms_per_image is None else f"{row.ms_per_image:.2f}"
 
 
 def _plain(title: str, rows: Sequence[Any], text: Callable[[Any], str]) -> TableColumn:

@@ -9,7 +9,7 @@ from fpd_eval.metrics.significance import LEVEL, holm, welch
 from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS
 
 SAME = ("role", "steps", "network_evaluations", "settings")
-SAME_GENEVAL = ("suite", "steps", "prompts")
+SAME_GENEVAL = ("suite", "steps", "prompts", "detector", "colors")
 
 
 def over_seeds(rows: Sequence[Row]) -> Row:
