@@ -187,10 +187,10 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
 
     from fpd_core.untrusted import printable
     from fpd_eval.report.battery_table import battery_cells, battery_notes
-    from fpd_eval.report.cells import footnotes, published_cells, tables, verdict_cells
+    from fpd_eval.report.cells import footnotes, published_cells, tables
     from fpd_eval.report.geneval_rows import judge_notes
     from fpd_eval.report.page import write_report
-    from fpd_eval.report.seeds import seed_notes
+    from fpd_eval.report.seeds import seed_notes, verdict_cells
     from fpd_eval.report.tables import terminal_table
 
     page = write_report(results, folder)

@@ -113,6 +113,7 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "Mask2Former Swin-S of OpenMMLab, GenEval's own detector, in mmdetection 3.x names",
         f"{MASK2FORMER}/v3.0/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco/{MMDET_3}",
         WEIGHTS_FOLDER / "mask2former" / MMDET_3,
+        "Also `fpd-train weights pull mask2former`.",
     ),
     "mask2former_mmdet2": EvalWeight(
         ("geneval --detector-weights",),
@@ -144,6 +145,27 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "CLIP ViT-L/14 for transformers: a folder with config.json, weights, tokenizer and image processor",
         "https://huggingface.co/openai/clip-vit-large-patch14",
         WEIGHTS_FOLDER / "clip" / "clip-vit-large-patch14",
+    ),
+    "pickscore": EvalWeight(
+        ("preference --model pickscore",),
+        "PickScore v1 for transformers: a folder with config.json, weights, tokenizer and image processor",
+        "https://huggingface.co/yuvalkirstain/PickScore_v1",
+        WEIGHTS_FOLDER / "pickscore",
+        "Tokenizer and image processor are those of laion/CLIP-ViT-H-14-laion2B-s32B-b79K.",
+    ),
+    "hpsv3": EvalWeight(
+        ("preference --model hpsv3",),
+        "HPSv3: a folder with HPSv3.safetensors, instruction.txt, and config, tokenizer, processor of Qwen2-VL-7B",
+        "https://huggingface.co/MizzenAI/HPSv3",
+        WEIGHTS_FOLDER / "hpsv3",
+        "The other files are those of Qwen/Qwen2-VL-7B-Instruct; instruction.txt is the question of the program.",
+    ),
+    "vqa": EvalWeight(
+        ("geneval2",),
+        "a network that answers about pictures: a folder with config, weights, processor and chat template",
+        "https://huggingface.co/Qwen/Qwen3-VL-8B-Instruct",
+        WEIGHTS_FOLDER / "vqa" / "Qwen3-VL-8B-Instruct",
+        "GenEval 2's judge. The prompts are geneval2_data.jsonl of facebookresearch/GenEval2 (CC BY-NC 4.0).",
     ),
     "hps_v2.0": EvalWeight(
         ("hps --version v2.0",),

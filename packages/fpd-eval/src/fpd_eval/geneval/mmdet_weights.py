@@ -8,12 +8,14 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.containers import read_public
+from fpd_eval.geneval.classes import CLASSES
 
 DEPTHS, WINDOW = (2, 2, 18, 2), 7
 BACKBONE, HEAD = "backbone.", "panoptic_head."
@@ -39,7 +41,7 @@ def load_mmdet(path: Path) -> nn.Module:
     named = DIGEST.search(path.name)
     if named and not (digest := _sha256(path)).startswith(named.group(1)):
         raise CheckpointError(f"{path} is damaged: its SHA-256 starts with {digest[:8]}, not with {named.group(1)}")
-    network = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(num_labels=80))
+    network: Any = Mask2FormerForUniversalSegmentation(Mask2FormerConfig.from_dict({"num_labels": len(CLASSES)}))
     own = network.state_dict()
     mapped = from_mmdet(read_public(path), path)
     _require_same("transformers' Mask2Former", {*mapped, *WITHOUT_SOURCE}, set(own), path)
