@@ -203,7 +203,7 @@ def test_the_command_takes_answers_found_elsewhere(run, tmp_path):
         (LINE, {"answers": [1.0]}, ("--answers", "answers.jsonl"), "1 answers to the 2 questions"),
         (LINE, {"answers": [1.0, 2.0]}, ("--answers", "answers.jsonl"), "answers"),
         (LINE | {"skills": ["count"]}, {}, ("--answers", "answers.jsonl"), "2 questions have 1 skills"),
-        ({"prompt": "x"}, {}, ("--answers", "answers.jsonl"), "prompts.jsonl:1"),
+        (LINE | {"atom_count": "x"}, {}, ("--answers", "answers.jsonl"), "prompts.jsonl:1: atom_count"),
         (LINE, {}, (), "give either --images, which a network looks at, or --answers"),
     ],
 )

@@ -231,5 +231,5 @@ def test_a_file_outside_the_hub_is_checked_by_the_digest_in_its_name(tmp_path):
             fetch(file)
             assert file.local.read_bytes() == content
     assert [path.name for path in (tmp_path / "new").iterdir()] == [f"good-{digest}.pth"]
-    with pytest.raises(CheckpointError, match="cannot download file:.*put it at"):
+    with pytest.raises(CheckpointError, match=r"cannot download file:.*put it at"):
         fetch(replace(file, address=(tmp_path / "nowhere").as_uri()))

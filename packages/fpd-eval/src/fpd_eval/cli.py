@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LIST_OPTIONS = ("--steps", "--systems", "--geneval")
+LIST_OPTIONS = ("--steps", "--systems", "--geneval", "--encoder")
 NUMBERS = "--steps"
 NEGATIVE = re.compile(r"-\d")
 

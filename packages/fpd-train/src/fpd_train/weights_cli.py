@@ -91,7 +91,7 @@ def _fetch_address(file: WeightFile) -> None:
             digest = hashlib.file_digest(done, "sha256").hexdigest()
     except OSError as error:
         raise CheckpointError(
-            f"cannot download {file.address}: pull again, or fetch the file elsewhere and put it at {file.local} ({error})"
+            f"cannot download {file.address}: pull again, or fetch it elsewhere and put it at {file.local} ({error})"
         ) from None
     if not digest.startswith(file.local.stem.rpartition("-")[2]):
         partial.unlink()

@@ -35,22 +35,23 @@ class Hpsv3:
     """
 
     def __init__(self, device: torch.device, weights: Path | None = None) -> None:
-        from transformers import AutoConfig, AutoProcessor, Qwen2VLForConditionalGeneration
+        import transformers
 
+        processors: Any = transformers.AutoProcessor
         folder = locate("hpsv3", weights)
         self._question = _question(folder / INSTRUCTION)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            self._processor: Any = AutoProcessor.from_pretrained(
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._processor: Any = processors.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, padding_side="right"
             )
-            network: Any = Qwen2VLForConditionalGeneration(config).to(dtype)
+            network: Any = transformers.Qwen2VLForConditionalGeneration(config)
         except DAMAGE as error:
             raise unfit(folder, "holds no Qwen2-VL", error) from None
         self._processor.tokenizer.add_special_tokens({"additional_special_tokens": [REWARD]})
         self._reward = self._processor.tokenizer.convert_tokens_to_ids(REWARD)
-        network.resize_token_embeddings(len(self._processor.tokenizer))
+        network.to(dtype).resize_token_embeddings(len(self._processor.tokenizer))
         network.rm_head = reward_head(config.get_text_config().hidden_size)
         load_strict(network, {_renamed(key): value for key, value in read_public(folder / FILE).items()}, str(folder))
         self._network = network.eval().requires_grad_(False).to(device)

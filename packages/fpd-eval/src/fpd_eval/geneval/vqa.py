@@ -27,11 +27,14 @@ class VqaJudge:
     """
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        import transformers
 
-        network: Any = open_pretrained(AutoModelForImageTextToText, folder, "network that answers about pictures")
+        processors: Any = transformers.AutoProcessor
+        network: Any = open_pretrained(
+            transformers.AutoModelForImageTextToText, folder, "network that answers about pictures"
+        )
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            self._processor: Any = processors.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except DAMAGE as error:
             raise unfit(folder, "holds no processor of text and pictures", error) from None
         self._network, self._device = network.eval().requires_grad_(False).to(device), device
