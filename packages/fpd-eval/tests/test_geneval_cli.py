@@ -16,7 +16,8 @@ from fpd_core.conditioning import PromptCondition, TextCondition
 from fpd_core.generator import GenerationConfig, save_generator
 from fpd_core.teachers import SamplerConfig, Teacher, TeacherConfig
 from fpd_eval.cli import main
-from fpd_eval.geneval import colors, make_prompts, mask2former, official, self_check, suites
+from fpd_eval.extractors import weights
+from fpd_eval.geneval import colors, make_prompts, official, preprocessing, self_check, suites
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.detector import Detection
 from fpd_eval.geneval.official import CAT_AND_CUP
@@ -79,8 +80,8 @@ def world(tmp_path, monkeypatch):
     """A working folder with a student of `TinyText`, a tiny detector and a tiny CLIP where they belong."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(teachers.TEACHERS, "tiny", (TinyConfig, TinyText))
-    monkeypatch.setattr(mask2former, "SHORT_EDGE", 32)
-    monkeypatch.setattr(mask2former, "LONG_EDGE", 48)
+    monkeypatch.setattr(preprocessing, "SHORT_EDGE", 32)
+    monkeypatch.setattr(preprocessing, "LONG_EDGE", 48)
     teacher = TinyText.load(None)
     save_generator(tmp_path / "run" / "student", teacher, teacher.network, GenerationConfig(), {"name": "tiny"}, "card")
     detector = Mask2FormerConfig(
@@ -113,6 +114,7 @@ def world(tmp_path, monkeypatch):
         network = Mask2FormerForUniversalSegmentation(detector)
         clip = open_clip.CLIP(**TINY_CLIP)
     network.save_pretrained("weights/mask2former-swin-small-coco-instance")
+    monkeypatch.setitem(weights.EVAL_WEIGHTS, "mask2former_mmdet", weights.EVAL_WEIGHTS["mask2former"])
     torch.save(clip.state_dict(), tmp_path / "clip.pt")
     return tmp_path
 

@@ -8,7 +8,8 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_eval.geneval.classes import CLASSES
-from fpd_eval.geneval.mask2former import Mask2FormerDetector, by_class, fitted_size, postprocess, prepare
+from fpd_eval.geneval.mask2former import FACEBOOK, Mask2FormerDetector, by_class, postprocess
+from fpd_eval.geneval.preprocessing import fitted_size, mmdet_3
 
 
 def bilinear(picture, height, width):
@@ -138,22 +139,18 @@ def test_images_fit_into_1333_x_800(size, fitted):
     assert fitted_size(size) == fitted
 
 
-def test_input_is_resized_without_antialiasing_padded_with_grey_and_normalised(monkeypatch):
-    monkeypatch.setattr("fpd_eval.geneval.mask2former.SHORT_EDGE", 20)
-    monkeypatch.setattr("fpd_eval.geneval.mask2former.LONG_EDGE", 40)
+def test_input_is_resized_without_antialiasing_normalised_and_padded_with_zeros(monkeypatch):
+    monkeypatch.setattr("fpd_eval.geneval.preprocessing.SHORT_EDGE", 20)
+    monkeypatch.setattr("fpd_eval.geneval.preprocessing.LONG_EDGE", 40)
     picture = np.random.default_rng(0).integers(0, 256, size=(3, 45, 60))
-    inputs = prepare(torch.tensor(picture, dtype=torch.uint8)[None])[0].double().numpy()
-    assert inputs.shape == (3, 32, 32)  # 20 x 27, padded
+    inputs, resized = mmdet_3(torch.tensor(picture, dtype=torch.uint8)[None])
+    assert resized == (20, 27)
+    assert inputs.shape == (1, 3, 32, 32)
     mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
     for channel in range(3):
-        expected = np.full((32, 32), 128.0)
-        exact = bilinear(picture[channel].astype(float), 20, 27)
-        expected[:20, :27] = np.round(exact)
-        levels = inputs[channel] * std[channel] + mean[channel]
-        # Half-way values may round either way after float32 interpolation.
-        steady = np.ones((32, 32), bool)
-        steady[:20, :27] = abs(exact % 1 - 0.5) > 1e-3
-        np.testing.assert_allclose(levels[steady], expected[steady], atol=1e-3)
+        expected = np.zeros((32, 32))
+        expected[:20, :27] = (bilinear(picture[channel].astype(float), 20, 27) - mean[channel]) / std[channel]
+        np.testing.assert_allclose(inputs[0, channel].double().numpy(), expected, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -186,8 +183,8 @@ def tiny():
 
 @pytest.fixture
 def small_input(monkeypatch):
-    monkeypatch.setattr("fpd_eval.geneval.mask2former.SHORT_EDGE", 64)
-    monkeypatch.setattr("fpd_eval.geneval.mask2former.LONG_EDGE", 96)
+    monkeypatch.setattr("fpd_eval.geneval.preprocessing.SHORT_EDGE", 64)
+    monkeypatch.setattr("fpd_eval.geneval.preprocessing.LONG_EDGE", 96)
 
 
 def picture(height, width, seed):
@@ -222,6 +219,7 @@ def test_published_folders_are_opened(tiny, small_input, tmp_path):
     tiny.save_pretrained(tmp_path)
     detector = Mask2FormerDetector.load(tmp_path)
     assert detector.identity == Mask2FormerDetector(tiny).identity
+    assert detector.identity["detector"] == FACEBOOK
     assert not any(parameter.requires_grad for parameter in detector.model.parameters())
 
 

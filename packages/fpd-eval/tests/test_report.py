@@ -14,11 +14,14 @@ from rich.console import Console
 
 from fpd_eval.bench.curves import read_curves
 from fpd_eval.bench.rows import read_results
+from fpd_eval.geneval.judge import JudgeOptions
+from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.prompts import make_prompts
+from fpd_eval.geneval.scores import summarize
 from fpd_eval.protocols import protocol_called
 from fpd_eval.report import plots
 from fpd_eval.report.cells import cells, footnotes, geneval_cells, published_cells
-from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
+from fpd_eval.report.geneval_rows import Judged, geneval_row, require_one_detector, shown_prompts
 from fpd_eval.report.judged_strip import judged_strip
 from fpd_eval.report.page import html_report, markdown_report, write_report
 from fpd_eval.report.printed import printed
@@ -306,16 +309,45 @@ def with_geneval(results, judged):
 def test_geneval_scores_stand_beside_published_ones(with_geneval):
     content = geneval_cells(with_geneval)
     assert content.rows[0][:4] == ["SDXL", "50", "0.50", "0.98¹"]  # FPD, table 1
-    assert content.rows[0][-2:] == ["0.50", "0.55¹"]
+    assert content.rows[0][-4:] == ["0.50", "0.55¹", "unknown", "unknown"]
     assert "Printed 0.55; the mean of the row's columns is 0.5567." in footnotes(with_geneval)[0]
     [full, _] = csv.DictReader(io.StringIO(geneval_csv(with_geneval)))
     assert (full["geneval_overall"], full["published_geneval_overall"]) == ("0.5", "0.55")
 
 
+def judged_by(folder, name, **identity):
+    """A folder of results with the record that our own runs leave beside them."""
+    place = folder / name
+    place.mkdir(exist_ok=True)
+    (place / "results.jsonl").write_text((folder / "results.jsonl").read_text())
+    scores = summarize([json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()])
+    outcome = Outcome(name=name, scores=scores, samples=2, options=JudgeOptions(), images={}, detections=identity)
+    (place / "scores.json").write_text(outcome.model_dump_json())
+    return geneval_row(Judged(name=name, results=place / "results.jsonl"))
+
+
+def test_every_row_names_its_judges_and_no_table_has_two_detectors(results, judged, with_geneval):
+    ours = {"detector": "Mask2Former", "preprocessing": "mmdet-3.3", "weights_sha256": "a"}
+    first = judged_by(judged, "first", **ours, colors="CLIP")
+    table = geneval_cells(results.model_copy(update={"geneval": (first,), "prompts": shown_prompts()}))
+    assert [column.title for column in table.columns[-2:]] == ["Detector", "Colour judge"]
+    assert table.rows[0][-2:] == ["Mask2Former, mmdet-3.3", "CLIP"]
+    require_one_detector([first, judged_by(judged, "same", **ours), *with_geneval.geneval])
+    for changed, said in (
+        (
+            {"preprocessing": "mmdet-2.28"},
+            "first was judged by Mask2Former, mmdet-3.3, other by Mask2Former, mmdet-2.28",
+        ),
+        ({"weights_sha256": "b"}, "other by the same with other weights: scores of two detectors cannot stand in one"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            require_one_detector([first, judged_by(judged, "other", **ours | changed)])
+
+
 def test_partial_geneval_is_marked_and_wins_nothing(with_geneval):
     content = geneval_cells(with_geneval)
     assert content.rows[1][0] == f"{HOSTILE} (partial)"
-    assert content.rows[1][-2:] == ["–", "–"]
+    assert content.rows[1][-4:-2] == ["–", "–"]
     assert not any(content.best[1])
     assert all(content.best[0][place] for place in range(2, 16, 2))
 

@@ -16,7 +16,7 @@ DOORS = {
     "extractors": {"images", "metrics", "runtime"},
     "systems": {"images", "runtime"},
     "bench": {"extractors", "images", "metrics", "protocols", "runtime", "systems"},
-    "geneval": {"extractors", "images", "runtime", "systems"},
+    "geneval": {"extractors", "images", "metrics", "runtime", "systems"},
     "report": {"bench", "geneval", "metrics", "protocols", "runtime", "systems"},
     "commands": {
         "bench", "extractors", "geneval", "images", "metrics", "protocols", "report", "runtime", "systems"

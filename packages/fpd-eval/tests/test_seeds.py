@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from fpd_eval.metrics.significance import against_fixed, holm, welch
-from fpd_eval.report.cells import cells, verdict_cells
+from fpd_eval.report.cells import cells
 from fpd_eval.report.page import markdown_report, write_report
-from fpd_eval.report.seeds import over_seeds, seed_notes, verdicts
+from fpd_eval.report.seeds import over_seeds, seed_notes, verdict_cells, verdicts
 
 SMALL = ("--num-images", "20", "--batch-size", "10")
 

@@ -1,18 +1,22 @@
 """`fpd-train doctor` and `fpd-train weights pull`, against a hub of our own on localhost."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fpd_core.checkpoints import CheckpointError
 from fpd_core.weights import WEIGHT_FILES
 from fpd_train.cli import app
+from fpd_train.weights_cli import fetch
 
 COMMAND = Path(sys.executable).with_name("fpd-train")
 CONTENT = bytes(range(256)) * 2**16  # 16 MiB; huggingface_hub writes 10 MB at a time
@@ -230,3 +234,22 @@ def test_help_needs_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split() == ["False", "False"]
+
+
+def test_a_file_outside_the_hub_is_checked_by_the_digest_in_its_name(tmp_path):
+    content = b"weights"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    (tmp_path / "there").write_bytes(content)
+    published = WEIGHT_FILES["mask2former"][0]
+    assert published.url == published.address
+    for name, damaged in ((f"good-{digest}.pth", False), ("bad-00000000.pth", True)):
+        file = replace(published, local=tmp_path / "new" / name, address=(tmp_path / "there").as_uri())
+        if damaged:
+            with pytest.raises(CheckpointError, match=f"was damaged on its way: its SHA-256 starts with {digest}"):
+                fetch(file)
+        else:
+            fetch(file)
+            assert file.local.read_bytes() == content
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"good-{digest}.pth"]
+    with pytest.raises(CheckpointError, match=r"cannot download file:.*put it at"):
+        fetch(replace(file, address=(tmp_path / "nowhere").as_uri()))

@@ -64,7 +64,7 @@ class Space(nn.Module):
 
     def __init__(self, config: SpaceConfig) -> None:
         super().__init__()
-        self.label, self._side = config.label, GRID_SIDE[config.grid]
+        self._side = GRID_SIDE[config.grid]
         self.backbone = load_backbone(config.backbone) if config.space == "feature" else None
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -81,7 +81,7 @@ class Lift(nn.Module):
         super().__init__()
         # Plain attribute on purpose: the teacher is not a part of this module.
         self._decode = teacher.decode
-        self.spaces = nn.ModuleList(Space(space) for space in config.spaces)
+        self.spaces = nn.ModuleDict({space.label: Space(space) for space in config.spaces})
 
     def train(self, mode: bool = True) -> "Lift":
         """Frozen networks stay in eval mode whatever a parent module does."""
@@ -97,7 +97,7 @@ class Lift(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Decoded images -> one [B, F, D] per tapped block, space after space."""
-        return [block for space in self.spaces for block in space(images)]
+        return [block for space in self.spaces.values() for block in space(images)]
 
 
 def pooled_cells(features: Tensor, side: int) -> Tensor:

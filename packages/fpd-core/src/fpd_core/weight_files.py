@@ -20,6 +20,7 @@ class WeightFile:
         num_parameters: numbers in the network fpd takes from the file, which may hold more (optimizer, other towers).
         licence: of the weights.
         note: what a user should know before using it.
+        address: of a file that lies elsewhere than on the hub; `repo_id` is then the project.
     """
 
     family: str
@@ -31,11 +32,12 @@ class WeightFile:
     num_parameters: int | None = None
     licence: str
     note: str
+    address: str = ""
 
     @property
     def url(self) -> str:
         """The page that shows the file; open it to accept a licence."""
-        return f"https://huggingface.co/{self.repo_id}/blob/main/{self.filename}"
+        return self.address or f"https://huggingface.co/{self.repo_id}/blob/main/{self.filename}"
 
 
 _MASKGIT_REPO = "llvictorll/Maskgit-pytorch"
@@ -183,6 +185,21 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             num_parameters=87_338_192,
             licence="Apache-2.0",
             note="DeiT-base distilled, one of the two frozen networks of the discriminator (method.gan)",
+        ),
+    ),
+    "mask2former": (
+        WeightFile(
+            family="mask2former",
+            role="detector",
+            repo_id="open-mmlab/mmdetection",
+            filename="mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth",
+            local=FOLDER / "mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth",
+            num_parameters=68_739_547,
+            licence="Apache-2.0",
+            note="GenEval's detector for fpd-eval geneval, in mmdetection 3.x names",
+            address="https://download.openmmlab.com/mmdetection/v3.0/mask2former/"
+            "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco/"
+            "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth",
         ),
     ),
 }

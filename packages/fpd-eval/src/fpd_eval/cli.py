@@ -12,8 +12,10 @@ from fpd_eval.commands.clip_score import clip_score
 from fpd_eval.commands.compare import compare, report
 from fpd_eval.commands.doctor import doctor
 from fpd_eval.commands.geneval import geneval
+from fpd_eval.commands.geneval2 import geneval2
 from fpd_eval.commands.hps import hps
 from fpd_eval.commands.metrics import metrics
+from fpd_eval.commands.preference import preference
 
 app = typer.Typer(
     help="Measure one-step generators against their teachers.",
@@ -21,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-LIST_OPTIONS = ("--steps", "--systems", "--geneval")
+LIST_OPTIONS = ("--steps", "--systems", "--geneval", "--encoder")
 NUMBERS = "--steps"
 NEGATIVE = re.compile(r"-\d")
 
@@ -31,7 +33,9 @@ app.command()(metrics)
 app.command()(doctor)
 app.command()(clip_score)
 app.command()(hps)
+app.command()(preference)
 app.command()(geneval)
+app.command()(geneval2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -32,12 +32,12 @@ def _weights() -> None:
 
 @weights_app.command("pull")
 def pull_command(
-    family: Annotated[str, typer.Argument(help="maskgit, halton, maskgen, meissonic, dinov3 or deit.")],
+    family: Annotated[str, typer.Argument(help="maskgit, halton, maskgen, meissonic, dinov3, deit or mask2former.")],
     roles: Annotated[
         list[str] | None, typer.Argument(help="Only these files, such as small_384 of halton or transformer_xl.")
     ] = None,
 ) -> None:
-    """Download the files of a family from huggingface.co to where the configs expect them.
+    """Download the files of a family from where they are published to where the configs expect them.
 
     Other sizes than the family's own are fetched by role; `fpd-train doctor` says which a config needs. Files already
     there are kept; an interrupted download continues.
@@ -62,6 +62,9 @@ def fetch(file: WeightFile) -> None:
     Raises:
         CheckpointError: no network, a licence not accepted, or the hub no longer has the file.
     """
+    if file.address:
+        _fetch_address(file)
+        return
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, by its version
 
@@ -74,6 +77,32 @@ def fetch(file: WeightFile) -> None:
         raise _explained(file, error) from None
     Path(fetched).replace(file.local)
     shutil.rmtree(staging)
+
+
+def _fetch_address(file: WeightFile) -> None:
+    """From another place than the hub, in one go, checked against the digest that its name ends with."""
+    import hashlib
+    import urllib.request
+
+    from fpd_core.checkpoints import CheckpointError
+
+    file.local.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.local.with_name(f"{file.local.name}.part")
+    try:
+        with urllib.request.urlopen(file.address, timeout=60) as response, partial.open("wb") as out:
+            shutil.copyfileobj(response, out)
+        with partial.open("rb") as done:
+            digest = hashlib.file_digest(done, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot download {file.address}: pull again, or fetch it elsewhere and put it at {file.local} ({error})"
+        ) from None
+    if not digest.startswith(file.local.stem.rpartition("-")[2]):
+        partial.unlink()
+        raise CheckpointError(
+            f"{file.address} was damaged on its way: its SHA-256 starts with {digest[:8]}; pull again"
+        )
+    partial.replace(file.local)
 
 
 def _explained(file: WeightFile, error: Exception) -> CheckpointError:

@@ -19,6 +19,7 @@ from fpd_eval.metrics import (
 from fpd_eval.metrics.clip_score import clip_score_vit_g, clip_score_vit_l
 from fpd_eval.metrics.frechet import Gaussian, frechet_between, gaussian
 from fpd_eval.metrics.hpsv2 import STYLES, HpsVersion, aggregate, hps_scores
+from fpd_eval.metrics.preference import mean_reward, pick_score
 from fpd_eval.protocols import MetricName, MetricProtocol
 
 Values = dict[str, float]
@@ -139,6 +140,15 @@ def _clip(name: str, score: Callable[[Tensor, Tensor], float]) -> Metric:
     return Metric("features", compute, beside="captions")
 
 
+def _pick_score(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
+    seen = fake.outputs
+    return {"pick_score": pick_score(seen["images"], seen["texts"], float(seen["scale"][0, 0]))}
+
+
+def _hps_v3(real: Side, fake: Side, protocol: MetricProtocol) -> Values:
+    return {"hps_v3": mean_reward(fake.outputs["rewards"])}
+
+
 def _hps(version: HpsVersion) -> Metric:
     """Mean over the groups of every style and its standard deviation; the images' groups are the styles."""
 
@@ -168,6 +178,8 @@ METRICS: dict[MetricName, Metric] = {
     "pixels": Metric("pixels", _pixels),
     "clip_score_vit_g": _clip("clip_score_vit_g", clip_score_vit_g),
     "clip_score_vit_l": _clip("clip_score_vit_l", clip_score_vit_l),
+    "pick_score": Metric("features", _pick_score, beside="captions"),
+    "hps_v3": Metric("features", _hps_v3, beside="captions"),
     "hps_v2.0": _hps("v2.0"),
     "hps_v2.1": _hps("v2.1"),
 }

@@ -109,6 +109,9 @@ class GenEvalRow(SeededRow):
     prompts: Count
     complete: Flag = Field(description="Whether these are all 553 prompts: otherwise no GenEval scores.")
     settings: str = Field(description="How images were made and judged; empty where no record tells.")
+    detector: Line = Field("unknown", description="Who found the boxes, and how images reached it.")
+    colors: Line = Field("unknown", description="Who named the colours.")
+    detector_weights: Line = Field("", description="Their hash; empty where no record tells.")
     errors: dict[str, Score]
     published: dict[str, tuple[Printed, ...]] = Field({}, description="By metric.")
     note: Line = ""

@@ -70,6 +70,43 @@ def score(
     return found
 
 
+def measure(
+    protocol: str,
+    images: Path,
+    prompts: Path,
+    system: Path | None,
+    weights: Path | None,
+    *,
+    num_images: int | None,
+    max_images: int | None = None,
+    seed: int,
+    generate_batch: int,
+    batch_size: str,
+    device: str,
+    cache_dir: Path,
+) -> "MetricResult":
+    """The numbers of images called as the captions of a file, of `max_images` at most; a system makes what lacks."""
+    from rich.console import Console
+
+    from fpd_eval.extractors.weights import locate
+    from fpd_eval.images.paired_files import find_paired
+    from fpd_eval.images.prompts import read_prompts
+    from fpd_eval.protocols import protocol_called
+    from fpd_eval.runtime.machine import usable_device
+    from fpd_eval.runtime.progress import bars
+
+    where, track = usable_device(device), bars(Console(stderr=True))
+    captions = read_prompts(prompts)
+    wanted = captions.first(num_images)
+    path = locate(protocol_called(protocol).features, weights)
+    if system:
+        files = [images / f"{key}.png" for key in wanted.keys]
+        generate(system, wanted.texts, files, images, where, seed=seed, batch_size=generate_batch, track=track)
+    used = slice(max_images)
+    pairs = {"": (find_paired(images, wanted.keys, spare=captions.keys)[used], wanted.texts[used])}
+    return score(protocol, pairs, path, batch_size=batch_size, device=where, track=track, cache_dir=cache_dir)
+
+
 def show(found: "MetricResult", as_json: bool, *, groups: Mapping[str, int] = {}) -> None:
     """Print the result for people or as JSON; `groups` are the sizes of those that have scores of their own."""
     import json

@@ -27,32 +27,20 @@ def clip_score(
 ) -> None:
     """Score images against their captions. Two definitions go by this name; their numbers cannot be compared."""
     with usage.user_errors():
-        from rich.console import Console
-
-        from fpd_eval.extractors.weights import locate
-        from fpd_eval.images.paired_files import find_paired
-        from fpd_eval.images.prompts import read_prompts
         from fpd_eval.metrics.clip_score import MAX_PAIRS
-        from fpd_eval.protocols import protocol_called
-        from fpd_eval.runtime.machine import usable_device
-        from fpd_eval.runtime.progress import bars
 
-        where, track = usable_device(device), bars(Console(stderr=True))
-        captions = read_prompts(prompts)
-        wanted = captions.first(num_images)
-        protocol = protocol_called(f"clip-score-{model}")
-        path = locate(protocol.features, weights)
-        if system:
-            files = [images / f"{key}.png" for key in wanted.keys]
-            captioned.generate(
-                system, wanted.texts, files, images, where, seed=seed, batch_size=generate_batch, track=track
-            )
-        used = slice(MAX_PAIRS if model == "vit-g-14" else None)
-        found = find_paired(images, wanted.keys, spare=captions.keys)[used]
-        pairs = {"": (found, wanted.texts[used])}
-        captioned.show(
-            captioned.score(
-                protocol.name, pairs, path, batch_size=batch_size, device=where, track=track, cache_dir=cache_dir
-            ),
-            as_json,
+        found = captioned.measure(
+            f"clip-score-{model}",
+            images,
+            prompts,
+            system,
+            weights,
+            num_images=num_images,
+            max_images=MAX_PAIRS if model == "vit-g-14" else None,
+            seed=seed,
+            generate_batch=generate_batch,
+            batch_size=batch_size,
+            device=device,
+            cache_dir=cache_dir,
         )
+        captioned.show(found, as_json)

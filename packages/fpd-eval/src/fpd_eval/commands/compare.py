@@ -187,9 +187,10 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
 
     from fpd_core.untrusted import printable
     from fpd_eval.report.battery_table import battery_cells, battery_notes
-    from fpd_eval.report.cells import footnotes, published_cells, tables, verdict_cells
+    from fpd_eval.report.cells import footnotes, published_cells, tables
+    from fpd_eval.report.geneval_rows import judge_notes
     from fpd_eval.report.page import write_report
-    from fpd_eval.report.seeds import seed_notes
+    from fpd_eval.report.seeds import seed_notes, verdict_cells
     from fpd_eval.report.tables import terminal_table
 
     page = write_report(results, folder)
@@ -202,7 +203,8 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     for table in (*tables(results, short=True), *more):
         if table is not None:
             console.print(terminal_table(table))
-    for text in [*footnotes(results), *battery_notes(results), *seed_notes(results), *results.warnings]:
+    noted = (*footnotes(results), *judge_notes(results), *battery_notes(results), *seed_notes(results))
+    for text in (*noted, *results.warnings):
         console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")

@@ -53,7 +53,15 @@ def geneval(
         Path | None, typer.Option(metavar="DIR", help="With --images: boxes found elsewhere, instead of the detector.")
     ] = None,
     detector_weights: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of facebook/mask2former-swin-small-coco-instance.")
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="mmdetection's .pth file (3.x or 2.x), or, another detector, the folder of "
+            "facebook/mask2former-swin-small-coco-instance.",
+        ),
+    ] = None,
+    preprocessing: Annotated[
+        str | None, typer.Option(help="How images reach the detector: mmdet-3.3 (default), mmdet-2.28, transformers.")
     ] = None,
     clip_weights: Annotated[Path | None, typer.Option(metavar="FILE", help="OpenAI's CLIP ViT-L/14.")] = None,
     accept_detector: Annotated[
@@ -96,6 +104,7 @@ def geneval(
             detections=detections,
             detector_weights=detector_weights,
             clip_weights=clip_weights,
+            preprocessing=preprocessing,
             accept_detector=accept_detector,
             options=_options(option or ()),
             allow_partial=allow_partial,
@@ -165,12 +174,21 @@ def _table(outcomes: "Sequence[Outcome]") -> "Table":
     from fpd_eval.geneval.classes import TASKS
 
     table = Table("GenEval", *(escape(printable(outcome.name)) for outcome in outcomes))
+    table.add_row(
+        "detector", *(escape(printable(_judge(outcome, "detector", "preprocessing"))) for outcome in outcomes)
+    )
+    table.add_row("colours", *(escape(printable(_judge(outcome, "colors"))) for outcome in outcomes))
     for tag in TASKS:
         scores = [outcome.scores.tasks.get(tag) for outcome in outcomes]
         table.add_row(tag, *(_number(score.score, score.standard_error) if score else "–" for score in scores))
     overall = [_number(outcome.scores.overall, outcome.scores.overall_standard_error) for outcome in outcomes]
     table.add_row("overall", *overall, style="bold")
     return table
+
+
+def _judge(outcome: "Outcome", *names: str) -> str:
+    """Who judged, from the record beside the detections."""
+    return ", ".join(str(outcome.detections[name]) for name in names if name in outcome.detections) or "unknown"
 
 
 def _number(score: float, error: float | None) -> str:

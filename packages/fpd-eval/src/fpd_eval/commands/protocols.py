@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fpd_eval.protocols import MetricProtocol
 
 EncoderOption = Annotated[
-    list[str] | None, typer.Option("--encoder", help="Of a battery, instead of the protocol's; may be repeated.")
+    list[str] | None, typer.Option("--encoder", metavar="NAME...", help="Of a battery, instead of the protocol's.")
 ]
 
 

@@ -26,12 +26,17 @@ EXTRACTORS = {
     "clip_vitl14_336": "fpd_eval.extractors.clip_embeddings:ClipEmbeddings",
     "clip_vitg14_laion2b": "fpd_eval.extractors.open_clip_towers:clip_vit_g",
     "clip_vitl14_transformers": "fpd_eval.extractors.transformers_clip:clip_vit_l",
+    "pickscore": "fpd_eval.extractors.pickscore:PickScore",
+    "hpsv3": "fpd_eval.extractors.hpsv3:Hpsv3",
     "hps_v2.0": "fpd_eval.extractors.open_clip_towers:hps_v2_0",
     "hps_v2.1": "fpd_eval.extractors.open_clip_towers:hps_v2_1",
 }
 
 # Extractors without "features", or of images with captions: they cannot stand in a battery.
-NO_ENCODERS = ("pixels", "clip_vitg14_laion2b", "clip_vitl14_transformers", "hps_v2.0", "hps_v2.1")
+NO_ENCODERS = (
+    *("pixels", "clip_vitg14_laion2b", "clip_vitl14_transformers"),
+    *("pickscore", "hpsv3", "hps_v2.0", "hps_v2.1"),
+)
 ENCODERS = tuple(name for name in EXTRACTORS if name not in NO_ENCODERS)
 # Extractor -> the name under which a training notes that its loss used the network; by default its own.
 FAMILIES = {"pixels_8x8": "pixels", "dinov3_vitb16": "dinov3"}

@@ -47,12 +47,16 @@ class TransformersClip(Towers):
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """As of every tower; long captions lose their end, the end token included."""
-        tokens = self._processor(text=list(texts), return_tensors="pt", padding=True).to(self._device)
-        ids, mask = (tokens[name][:, : self._max_tokens] for name in ("input_ids", "attention_mask"))
+        """As of every tower."""
+        tokens = self._tokens(texts)
+        ids, mask = (tokens[name][:, : self._max_tokens].to(self._device) for name in ("input_ids", "attention_mask"))
         text = self._model.text_model(input_ids=ids, attention_mask=mask)
         features: Tensor = self._model.text_projection(text.pooler_output)
         return features.float().cpu()
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Long captions lose their end, the end token included."""
+        return dict(self._processor(text=list(texts), return_tensors="pt", padding=True))
 
 
 def clip_vit_l(device: torch.device, weights: Path | None = None) -> TransformersClip:

@@ -15,6 +15,10 @@ WEIGHTS_FOLDER = Path("weights")
 # What libraries raise for damaged weights and settings that make no sense: tokenizers raises this very class.
 DAMAGE = Exception
 
+MASK2FORMER = "https://download.openmmlab.com/mmdetection"
+MMDET_3 = "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth"
+MMDET_2 = "mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth"
+
 
 @dataclass(frozen=True)
 class EvalWeight:
@@ -104,11 +108,25 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "https://huggingface.co/timm/vit_large_patch14_clip_336.openai/resolve/main/open_clip_model.safetensors",
         WEIGHTS_FOLDER / "clip" / "vit_large_patch14_clip_336.openai.safetensors",
     ),
-    "mask2former": EvalWeight(
+    "mask2former_mmdet": EvalWeight(
         ("geneval",),
-        "Mask2Former Swin-S, COCO instances: config.json and model.safetensors",
+        "Mask2Former Swin-S of OpenMMLab, GenEval's own detector, in mmdetection 3.x names",
+        f"{MASK2FORMER}/v3.0/mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco/{MMDET_3}",
+        WEIGHTS_FOLDER / "mask2former" / MMDET_3,
+        "Also `fpd-train weights pull mask2former`.",
+    ),
+    "mask2former_mmdet2": EvalWeight(
+        ("geneval --detector-weights",),
+        "the same training run in mmdetection 2.x names; either file does",
+        f"{MASK2FORMER}/v2.0/mask2former/mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco/{MMDET_2}",
+        WEIGHTS_FOLDER / "mask2former" / MMDET_2,
+    ),
+    "mask2former": EvalWeight(
+        ("geneval --detector-weights",),
+        "Mask2Former Swin-S of Facebook: config.json and model.safetensors",
         "https://huggingface.co/facebook/mask2former-swin-small-coco-instance",
         WEIGHTS_FOLDER / "mask2former-swin-small-coco-instance",
+        "Another detector than GenEval's: scores about 0.025 lower were reported.",
     ),
     "clip_vitl14_openai": EvalWeight(
         ("geneval",),
@@ -127,6 +145,27 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "CLIP ViT-L/14 for transformers: a folder with config.json, weights, tokenizer and image processor",
         "https://huggingface.co/openai/clip-vit-large-patch14",
         WEIGHTS_FOLDER / "clip" / "clip-vit-large-patch14",
+    ),
+    "pickscore": EvalWeight(
+        ("preference --model pickscore",),
+        "PickScore v1 for transformers: a folder with config.json, weights, tokenizer and image processor",
+        "https://huggingface.co/yuvalkirstain/PickScore_v1",
+        WEIGHTS_FOLDER / "pickscore",
+        "Tokenizer and image processor are those of laion/CLIP-ViT-H-14-laion2B-s32B-b79K.",
+    ),
+    "hpsv3": EvalWeight(
+        ("preference --model hpsv3",),
+        "HPSv3: a folder with HPSv3.safetensors, instruction.txt, and config, tokenizer, processor of Qwen2-VL-7B",
+        "https://huggingface.co/MizzenAI/HPSv3",
+        WEIGHTS_FOLDER / "hpsv3",
+        "The other files are those of Qwen/Qwen2-VL-7B-Instruct; instruction.txt is the question of the program.",
+    ),
+    "vqa": EvalWeight(
+        ("geneval2",),
+        "a network that answers about pictures: a folder with config, weights, processor and chat template",
+        "https://huggingface.co/Qwen/Qwen3-VL-8B-Instruct",
+        WEIGHTS_FOLDER / "vqa" / "Qwen3-VL-8B-Instruct",
+        "GenEval 2's judge. The prompts are geneval2_data.jsonl of facebookresearch/GenEval2 (CC BY-NC 4.0).",
     ),
     "hps_v2.0": EvalWeight(
         ("hps --version v2.0",),

@@ -1,8 +1,9 @@
-"""Mask2Former Swin-S from the Hugging Face hub, fed and read the way mmdetection does.
+"""Mask2Former Swin-S, fed and read the way mmdetection does.
 
-The network is the one GenEval's authors used, trained by Facebook instead of OpenMMLab (mask AP 46.3 against 46.1):
-scores agree statistically, not image by image. The library's own processor and `post_process_instance_segmentation` are
-not used: they detect at 384 pixels, score masks there, and let overlapping objects overwrite each other.
+Two sets of weights fit: those of OpenMMLab, which GenEval's program uses, and those of Facebook on the Hugging Face
+hub, whose scores others found about 0.025 lower (vita-epfl/RDM: docs/geneval_protocol.md). They are two detectors. The
+library's own `post_process_instance_segmentation` is not used: it scores masks at the size of the network's output and
+lets overlapping objects overwrite each other.
 """
 
 from collections.abc import Sequence
@@ -21,13 +22,12 @@ from fpd_core.checkpoints import CheckpointError, read_config, unfit
 from fpd_eval.extractors.weights import DAMAGE, open_pretrained
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
+from fpd_eval.geneval.mmdet_weights import load_mmdet
+from fpd_eval.geneval.preprocessing import PREPROCESSINGS, Preprocessing, Size, size_of
 from fpd_eval.runtime.cache import hash_tensors
 
-SHORT_EDGE, LONG_EDGE, DIVISOR, GREY = 800, 1333, 32, 128.0
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 MAX_DETECTIONS = 100
-
-Size = tuple[int, int]
+OPENMMLAB, FACEBOOK = "Mask2Former Swin-S of OpenMMLab", "Mask2Former Swin-S of Facebook"
 
 
 @dataclass(frozen=True)
@@ -45,25 +45,39 @@ class Mask2FormerDetector:
 
     Args:
         model: transformers' Mask2FormerForUniversalSegmentation with 80 classes in COCO's order.
+        name: who trained it, as tables name it.
+        preprocessing: how images reach the network.
         batch_size: images of one size per forward pass.
     """
 
-    def __init__(self, model: nn.Module, *, device: torch.device | str = "cpu", batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str = FACEBOOK,
+        preprocessing: Preprocessing = "mmdet-3.3",
+        device: torch.device | str = "cpu",
+        batch_size: int = 8,
+    ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
         self.device, self.batch_size = torch.device(device), batch_size
+        self._prepare = PREPROCESSINGS[preprocessing]
         self.identity: dict[str, Any] = {
-            "detector": "Mask2Former, Hugging Face weights, mmdetection's resizing and post-processing",
+            "detector": name,
+            "preprocessing": preprocessing,
             "weights_sha256": hash_tensors(model.state_dict()),
         }
 
     @classmethod
-    def load(cls, folder: Path, *, device: torch.device | str = "cpu", batch_size: int = 8) -> "Mask2FormerDetector":
-        """From a folder with `config.json` and weights, as published.
+    def load(cls, path: Path, **options: Any) -> "Mask2FormerDetector":
+        """From a file of mmdetection 3.x or 2.x, or from a folder with `config.json` and weights as on the hub.
 
         Raises:
             CheckpointError: damaged, another network, or not the 80 classes of COCO instances.
         """
-        return cls(_load(folder), device=device, batch_size=batch_size)
+        if path.is_dir():
+            return cls(_load(path), name=FACEBOOK, **options)
+        return cls(load_mmdet(path), name=OPENMMLAB, **options)
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Image.Image]) -> list[Detections]:
@@ -75,42 +89,22 @@ class Mask2FormerDetector:
         return found
 
     def _detect(self, pixels: Tensor) -> list[Detections]:
-        image_size = _size(pixels)
-        inputs = prepare(pixels)
+        inputs, resized = self._prepare(pixels)
         outputs = self.model(pixel_values=inputs)
         return [
             by_class(
                 postprocess(
                     class_logits.float(),
                     mask_logits.float(),
-                    padded_size=_size(inputs),
-                    resized_size=fitted_size(image_size),
-                    image_size=image_size,
+                    padded_size=size_of(inputs),
+                    resized_size=resized,
+                    image_size=size_of(pixels),
                 )
             )
             for class_logits, mask_logits in zip(
                 outputs.class_queries_logits, outputs.masks_queries_logits, strict=True
             )
         ]
-
-
-def fitted_size(size: Size) -> Size:
-    """(height, width) scaled, aspect ratio kept, to fit into 1333 x 800 either way round."""
-    scale = min(LONG_EDGE / max(size), SHORT_EDGE / min(size))
-    return int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)
-
-
-def prepare(pixels: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> the network's input [B, 3, H', W'] float32, H' and W' multiples of 32.
-
-    Bilinear without antialiasing and rounded to whole grey levels, as OpenCV resizes; padded with grey at the right
-    and bottom; normalised.
-    """
-    height, width = fitted_size(_size(pixels))
-    resized = F.interpolate(pixels.float(), (height, width), mode="bilinear", align_corners=False).round()
-    padded = F.pad(resized, (0, -width % DIVISOR, 0, -height % DIVISOR), value=GREY)
-    mean, std = (padded.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    return (padded - mean) / std
 
 
 def postprocess(
@@ -177,10 +171,6 @@ def _span(occupied: Tensor) -> tuple[Tensor, Tensor]:
     last = ((positions + 1) * occupied).amax(1)
     first = positions.expand_as(occupied).masked_fill(~occupied, occupied.shape[1]).amin(1)
     return torch.where(last > 0, first, 0), last
-
-
-def _size(images: Tensor) -> Size:
-    return images.shape[-2], images.shape[-1]
 
 
 def _pixels(image: Image.Image) -> Tensor:

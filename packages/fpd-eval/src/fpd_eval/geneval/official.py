@@ -1,6 +1,6 @@
 """GenEval itself: the 553 prompts, Mask2Former for boxes, CLIP for colours."""
 
-from fpd_eval.extractors.weights import locate
+from fpd_eval.extractors.weights import EVAL_WEIGHTS, locate
 from fpd_eval.geneval.colors import ClipColors
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.mask2former import Mask2FormerDetector
@@ -10,8 +10,12 @@ from fpd_eval.geneval.suites import Opening, Suite
 
 
 def _detector(opening: Opening) -> Detector:
-    weights = locate("mask2former", opening.detector_weights)
-    return Mask2FormerDetector.load(weights, device=opening.device, batch_size=opening.batch_size)
+    second = EVAL_WEIGHTS["mask2former_mmdet2"]
+    is_second = opening.detector_weights is None and second.is_present
+    weights = locate("mask2former_mmdet2" if is_second else "mask2former_mmdet", opening.detector_weights)
+    return Mask2FormerDetector.load(
+        weights, preprocessing=opening.preprocessing, device=opening.device, batch_size=opening.batch_size
+    )
 
 
 def _colors(opening: Opening) -> ColorClassifier:

@@ -14,6 +14,7 @@ from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.sampling import Sampler
 from fpd_eval.geneval.judge import judge_options
 from fpd_eval.geneval.outcome import Outcome
+from fpd_eval.geneval.preprocessing import Preprocessing
 from fpd_eval.geneval.runner import Judges, evaluate, generate
 from fpd_eval.geneval.suites import Opening, Suite, suite_called
 from fpd_eval.runtime.machine import usable_device
@@ -41,6 +42,7 @@ class Request(Config):
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
     detector_weights: Path | None = None
     clip_weights: Path | None = None
+    preprocessing: Preprocessing | None = Field(None, description="How images reach Mask2Former; mmdet-3.3.")
     accept_detector: Flag = Field(False, description="Let a detector judge that fails its self-check.")
     options: dict[str, Any] = Field({}, description="Of the judge, in place of the suite's.")
     allow_partial: Flag = False
@@ -58,6 +60,8 @@ class Request(Config):
             raise ValueError("--sampler, --guidance-scale and --sampling belong to --steps")
         if self.detections is not None and self.images is None:
             raise ValueError("--detections belong to --images: boxes of images still to be made cannot exist")
+        if self.preprocessing is not None and self.suite != "geneval":
+            raise ValueError(f"--preprocessing is that of Mask2Former; the suite {self.suite!r} has a judge of its own")
         return self
 
 
@@ -78,6 +82,7 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
             request.detector_weights,
             request.clip_weights,
             accept_detector=request.accept_detector,
+            preprocessing=request.preprocessing or "mmdet-3.3",
         )
         judges = Judges(
             detector=cache(lambda: suite.checked_detector(opening)),

@@ -13,6 +13,7 @@ import torch
 from fpd_core.config import nearest
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.judge import JudgeOptions
+from fpd_eval.geneval.preprocessing import Preprocessing
 from fpd_eval.geneval.prompts import Record
 from fpd_eval.geneval.self_check import KnownPicture, checked
 
@@ -28,7 +29,7 @@ SUITES = {
 class Opening:
     """Where and with which files the networks of a suite are opened; None is their usual place.
 
-    `accept_detector` lets one judge that fails its self-check.
+    `accept_detector` lets one judge that fails its self-check; `preprocessing` is Mask2Former's.
     """
 
     device: torch.device
@@ -36,6 +37,7 @@ class Opening:
     detector_weights: Path | None = None
     clip_weights: Path | None = None
     accept_detector: bool = False
+    preprocessing: Preprocessing = "mmdet-3.3"
 
 
 @dataclass(frozen=True)

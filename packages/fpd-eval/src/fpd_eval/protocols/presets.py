@@ -114,6 +114,13 @@ PROTOCOLS: dict[str, MetricProtocol] = {
             metrics=("clip_score_vit_l",),
             features="clip_vitl14_transformers",
         ),
+        MetricProtocol(
+            name="pickscore",
+            source="yuvalkirstain/PickScore: logit scale x cosine",
+            metrics=("pick_score",),
+            features="pickscore",
+        ),
+        MetricProtocol(name="hpsv3", source="MizzenAI/HPSv3: mean μ", metrics=("hps_v3",), features="hpsv3"),
         *(
             MetricProtocol(
                 name=f"hps-{version}",

@@ -26,6 +26,8 @@ MetricName = Literal[
     "pixels",
     "clip_score_vit_g",
     "clip_score_vit_l",
+    "pick_score",
+    "hps_v3",
     "hps_v2.0",
     "hps_v2.1",
 ]

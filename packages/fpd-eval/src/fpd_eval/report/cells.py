@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from fpd_eval.bench.rows import GenEvalRow, Printed, Results, Row, SeededRow
@@ -10,6 +11,7 @@ from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS, Column, shortfall
 ARROWS = {"lower": "↓", "higher": "↑", "as_real": "→"}
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 ABSENT = "–"
+JUDGES = (("Detector", "detector"), ("Colour judge", "colors"))
 
 
 @dataclass(frozen=True)
@@ -66,30 +68,41 @@ def cells(results: Results, *, short: bool = False) -> Cells:
         names=[row.name for row in rows],
         roles=[row.role for row in rows],
         columns=[
-            _plain("System", rows, lambda row: row.label),
-            _plain("Steps", rows, lambda row: ABSENT if row.is_real else str(row.steps)),
-            _plain("Net.\nevals" if short else "Network evaluations", rows, _evaluations),
+            plain("System", rows, lambda row: row.label),
+            plain("Steps", rows, lambda row: ABSENT if row.is_real else str(row.steps)),
+            plain("Net.\nevals" if short else "Network evaluations", rows, _evaluations),
             *_metrics(results, rows, COLUMNS, short),
-            *([_plain("Saw" if short else "Training saw", rows, lambda row: row.saw)] if has_judges else []),
-            *([_plain("ms per\nimage" if short else "ms/image", rows, _time)] if has_times else []),
+            *([plain("Saw" if short else "Training saw", rows, lambda row: row.saw)] if has_judges else []),
+            *(
+                [
+                    plain(
+                        "ms per\nimage" if short else "ms/image",
+                        rows,
+                        lambda row: ABSENT if (ms := row.ms_per_image) is None else f"{ms:.2f}",
+                    )
+                ]
+                if has_times
+                else []
+            ),
         ],
     )
 
 
 def geneval_cells(results: Results, *, short: bool = False) -> Cells:
-    """System, steps, the six tasks and overall, with what papers print."""
+    """System, steps, the six tasks and overall, with what papers print, and who judged."""
     rows = results.geneval
     return Cells(
         names=[row.name for row in rows],
         roles=[""] * len(rows),
         columns=[
-            _plain(
+            plain(
                 "GenEval" if rows[0].suite == "geneval" else f"GenEval ({rows[0].suite})",
                 rows,
                 lambda row: row.label if row.complete else f"{row.label} (partial)",
             ),
-            _plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
+            plain("Steps", rows, lambda row: ABSENT if row.steps is None else str(row.steps)),
             *_metrics(results, rows, GENEVAL_COLUMNS, short),
+            *([] if short else [plain(title, rows, attrgetter(name)) for title, name in JUDGES]),
         ],
     )
 
@@ -110,29 +123,11 @@ def published_cells(results: Results) -> Cells | None:
         names=[row.name for row, _, _ in found],
         roles=[""] * len(found),
         columns=[
-            _plain("System", found, lambda one: one[0].name),
-            _plain("Steps", found, lambda one: ABSENT if one[0].steps is None else str(one[0].steps)),
-            _plain("Metric", found, lambda one: one[1].title),
-            _plain("measured", found, lambda one: one[1].text(one[0].values[one[2]])),
-            _plain("published", found, lambda one: _printed(one[0].published[one[2]], numbers)),
-        ],
-    )
-
-
-def verdict_cells(results: Results) -> Cells | None:
-    """Every two rows of several seeds, a line per metric; None where there are none."""
-    columns, found = COLUMNS | GENEVAL_COLUMNS, results.verdicts
-    if not found:
-        return None
-    return Cells(
-        names=[one.first for one in found],
-        roles=[""] * len(found),
-        columns=[
-            _plain("Row", found, lambda one: one.first),
-            _plain("against", found, lambda one: one.second),
-            _plain("Metric", found, lambda one: columns[one.metric].title),
-            _plain("Difference", found, lambda one: columns[one.metric].difference(one.difference)),
-            _plain("Verdict", found, lambda one: one.text),
+            plain("System", found, lambda one: one[0].name),
+            plain("Steps", found, lambda one: ABSENT if one[0].steps is None else str(one[0].steps)),
+            plain("Metric", found, lambda one: one[1].title),
+            plain("measured", found, lambda one: one[1].text(one[0].values[one[2]])),
+            plain("published", found, lambda one: _printed(one[0].published[one[2]], numbers)),
         ],
     )
 
@@ -141,11 +136,8 @@ def _evaluations(row: Row) -> str:
     return ABSENT if row.is_real else str(row.network_evaluations)
 
 
-def _time(row: Row) -> str:
-    return ABSENT if row.ms_per_image is None else f"{row.ms_per_image:.2f}"
-
-
-def _plain(title: str, rows: Sequence[Any], text: Callable[[Any], str]) -> TableColumn:
+def plain(title: str, rows: Sequence[Any], text: Callable[[Any], str]) -> TableColumn:
+    """A column in which nothing is best."""
     return TableColumn(title, [text(row) for row in rows], [False] * len(rows))
 
 

@@ -11,7 +11,7 @@ from fpd_eval.bench.measure import conditions, measure, measure_reference, secon
 from fpd_eval.bench.rows import Results, Row
 from fpd_eval.report.battery_table import with_held_out
 from fpd_eval.report.entrants import Comparison, Entrant, SystemFiles
-from fpd_eval.report.geneval_rows import Judged, geneval_row, shown_prompts
+from fpd_eval.report.geneval_rows import Judged, geneval_row, require_one_detector, shown_prompts
 from fpd_eval.report.printed import printed
 from fpd_eval.report.seeds import geneval_over_seeds, over_seeds, verdicts
 from fpd_eval.runtime.machine import this_machine
@@ -69,6 +69,7 @@ def compare(
     suites = sorted({row.suite for row in geneval})
     if len(suites) > 1:
         raise ValueError(f"the GenEval results are of the suites {' and '.join(suites)}, which cannot be compared")
+    require_one_detector(geneval)
     classes = next((one.system.num_classes for one in measured if one.system.num_classes), 1)
     rows: list[Row] = []
     real: Row | None = None

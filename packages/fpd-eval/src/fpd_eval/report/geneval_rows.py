@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from fpd_core.config import Config, explain
 from fpd_core.untrusted import parse_object, read_json, shown
-from fpd_eval.bench.rows import GenEvalRow
+from fpd_eval.bench.rows import GenEvalRow, Results
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.results import read_results
@@ -72,6 +72,7 @@ def geneval_row(judged: Judged) -> GenEvalRow:
         prompts=scores.prompts,
         complete=scores.complete,
         settings=_sentence(record) if record else "",
+        **_judges(record.detections if record else {}),
         values={METRICS[tag]: task.score for tag, task in scores.tasks.items()} | overall,
         errors={
             name: error
@@ -91,6 +92,35 @@ def geneval_row(judged: Judged) -> GenEvalRow:
         note=judged.note,
         samples=_strip(results, suite, judged.results),
     )
+
+
+def _judges(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Detector and colour classifier as a row names them, from the record beside the detections."""
+    if "detector" not in identity:
+        return {}
+    return {
+        "detector": ", ".join(str(identity[name]) for name in ("detector", "preprocessing") if name in identity),
+        "detector_weights": str(identity.get("weights_sha256", identity.get("weights", ""))),
+        "colors": str(identity.get("colors", "the detector's")),
+    }
+
+
+def require_one_detector(rows: Sequence[GenEvalRow]) -> None:
+    """Raises ValueError: two of the rows are known to be judged by different detectors, as their scores then are."""
+    known = {(row.detector, row.detector_weights): row for row in rows if row.detector != "unknown"}
+    if len(known) > 1:
+        first, second, *_ = known.values()
+        other = "the same with other weights" if first.detector == second.detector else second.detector
+        raise ValueError(
+            f"{first.name} was judged by {first.detector}, {second.name} by {other}: scores of two detectors cannot "
+            "stand in one table"
+        )
+
+
+def judge_notes(results: Results) -> list[str]:
+    """Who judged, for terminals, whose tables have no room for it."""
+    judges = dict.fromkeys((row.detector, row.colors) for row in results.geneval)
+    return [f"GenEval: boxes by {detector}, colours by {colors}." for detector, colors in judges]
 
 
 def _scores(results: Sequence[Mapping[str, Any]], suite: str, path: Path) -> Scores:

@@ -9,8 +9,8 @@ from fpd_core.atomic import write_bytes
 from fpd_eval.bench.rows import Results, Row
 from fpd_eval.report import plots
 from fpd_eval.report.battery_table import battery_cells, battery_notes
-from fpd_eval.report.cells import Cells, footnotes, tables, verdict_cells
-from fpd_eval.report.seeds import seed_notes
+from fpd_eval.report.cells import Cells, footnotes, tables
+from fpd_eval.report.seeds import seed_notes, verdict_cells
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, markdown_text
 
 CAPTIONS = {

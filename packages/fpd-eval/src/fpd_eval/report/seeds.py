@@ -6,10 +6,11 @@ from statistics import fmean
 
 from fpd_eval.bench.rows import GenEvalRow, Results, Row, SeededRow, Verdict
 from fpd_eval.metrics.significance import LEVEL, holm, welch
+from fpd_eval.report.cells import Cells, plain
 from fpd_eval.report.columns import COLUMNS, GENEVAL_COLUMNS
 
 SAME = ("role", "steps", "network_evaluations", "settings")
-SAME_GENEVAL = ("suite", "steps", "prompts")
+SAME_GENEVAL = ("suite", "steps", "prompts", "detector", "colors")
 
 
 def over_seeds(rows: Sequence[Row]) -> Row:
@@ -64,6 +65,24 @@ def verdicts(rows: Sequence[Row] | Sequence[GenEvalRow]) -> tuple[Verdict, ...]:
             difference = a.values[metric] - b.values[metric]
             found.append(Verdict(metric=metric, first=a.name, second=b.name, difference=difference, p=p))
     return tuple(found)
+
+
+def verdict_cells(results: Results) -> Cells | None:
+    """Every two rows of several seeds, a line per metric; None where there are none."""
+    columns, found = COLUMNS | GENEVAL_COLUMNS, results.verdicts
+    if not found:
+        return None
+    return Cells(
+        names=[one.first for one in found],
+        roles=[""] * len(found),
+        columns=[
+            plain("Row", found, lambda one: one.first),
+            plain("against", found, lambda one: one.second),
+            plain("Metric", found, lambda one: columns[one.metric].title),
+            plain("Difference", found, lambda one: columns[one.metric].difference(one.difference)),
+            plain("Verdict", found, lambda one: one.text),
+        ],
+    )
 
 
 def seed_notes(results: Results) -> list[str]:

@@ -79,7 +79,9 @@ def geneval_csv(results: Results) -> str:
     return _csv(
         [
             {
-                **row.model_dump(include={"name", "suite", "steps", "images", "prompts", "complete"}),
+                **row.model_dump(
+                    include={"name", "suite", "steps", "images", "prompts", "complete", "detector", "colors"}
+                ),
                 **row.values,
                 **_seed_fields(row),
                 **{f"{name}_error": error for name, error in row.errors.items()},

@@ -24,8 +24,8 @@ from fpd_core.networks.classifier import load_classifier
 from fpd_core.teachers.teacher import Teacher
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
-from fpd_train.methods.gan import Tokenizes
 from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
+from fpd_train.methods.real_tokens import Tokenizes
 from fpd_train.shared_copy import shared_copy
 
 DECODER = "decoder"
@@ -116,7 +116,9 @@ class AlignedDecoderMethod:
         model.requires_grad_(False)
         self.networks: Mapping[str, nn.Module] = {DECODER: network}
         # The moments are buffers, and covariances want full precision.
-        self.settings: Mapping[str, NetworkSettings] = {DECODER: NetworkSettings(None, "float32", saves_frozen=False)}
+        self.settings: Mapping[str, NetworkSettings] = {
+            DECODER: NetworkSettings(precision="float32", saves_frozen=False)
+        }
 
     def phases(self, step: int) -> Sequence[str]:
         return [DECODER]
@@ -130,6 +132,7 @@ class AlignedDecoderMethod:
         if not self._config.reconstruction_weight:
             drafts, error = forward[phase](embeddings, condition), torch.zeros((), device=images.device)
         else:
+            assert isinstance(self._before.model, Tokenizes)
             tokens = self._before.model.tokenize(images)
             both = torch.stack([embeddings, codebook[tokens]], dim=1).flatten(0, 1)
             drafts, rebuilt = forward[phase](both, condition.repeat_interleave(2)).unflatten(0, (-1, 2)).unbind(1)

@@ -1,6 +1,7 @@
 """Progress of a distillation on held-out drafts, with numbers that fall. The mathematics is `fpd_core.progress`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,10 +85,10 @@ class Monitor:
             raise ValueError(f"monitor.teacher_steps {config.teacher_steps} is above the {teacher.seq_len} tokens")
         self._config, self._objective = config, objective
         self._teacher, self._teacher_config = teacher, teacher_config
-        self._seen, other = list(lift.spaces), config.heldout(lift_config)
+        self._seen, other = lift_config.spaces, config.heldout(lift_config)
         with torch.random.fork_rng(devices=[]):  # a network takes random numbers before its weights are read
-            unseen = [] if other is None else [Space(other).to(teacher.device)]
-        self._spaces = {space.label: space for space in [*self._seen, *unseen]}
+            unseen = {} if other is None else {other.label: Space(other).to(teacher.device)}
+        self._spaces: Mapping[str, nn.Module] = {**lift.spaces, **unseen}
         self._reference: Features | None = None
 
     def is_due(self, step: int, steps: int) -> bool:
