@@ -20,4 +20,5 @@ def frechet_loss(mean: Tensor, covariance: Tensor, real_mean: Tensor, real_covar
     shared = torch.linalg.eigvalsh(root @ covariance @ root)
     # Clamped directions, along which one side does not vary at all, have no gradient instead of an infinite one.
     overlap = shared.clamp_min(SMALLEST * float(shared.detach().max().clamp_min(1e-300))).sqrt().sum()
-    return (mean - real_mean).square().sum() + covariance.trace() + real_covariance.trace() - 2 * overlap
+    distance: Tensor = (mean - real_mean).square().sum() + covariance.trace() + real_covariance.trace() - 2 * overlap
+    return distance
