@@ -1,11 +1,15 @@
 """Large codebooks in chunks: the same numbers and gradients as float64 formulas, the same law, less memory."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fpd_core import codes
 from fpd_core.lift import Lift, LiftConfig
+from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.objective import ObjectiveConfig, fixed_point_loss
 from fpd_core.ste import sample_tokens, soft_embedding, straight_through, token_entropy
 
@@ -155,11 +159,27 @@ def test_only_the_gradient_is_as_large_as_the_logits(chunk, most):
     assert made == most
 
 
+@pytest.mark.parametrize("family", ["maskgit", "maskgen"])
+def test_a_joint_vocabulary_is_scored_at_its_codes_alone(family):
+    """One table holds 13 codes, the mask and 900 rows of other things: no tensor has a score for those."""
+    if family == "maskgit":
+        sizes = MaskGitConfig(codebook_size=13, num_classes=900, seq_len=6, width=8, depth=1, num_heads=2, mlp_width=8)
+        network, rest = MaskGit(sizes), (torch.tensor([1]),)
+    else:
+        small = {"codebook_size": 13, "seq_len": 6, "width": 8, "depth": 1, "num_heads": 2, "mlp_width": 8}
+        text = {"text_width": 4, "pooled_width": 4, "aesthetic_width": 4, "unused_rows": 900}
+        network = MaskGen(MaskGenConfig(**small, **text))
+        rest = (torch.randn(1, 5, 4), torch.randn(1, 4), torch.tensor([6.5]))
+    for part in network.parameter_groups().values():  # what a student keeps frozen
+        torch.nn.ParameterList(part).requires_grad_(False)
+    with Largest(6 * 900) as counted:
+        network(torch.randint(13, (1, 6)), *rest)[..., :13].sum().backward()
+    assert counted.made == 0
+
+
 @pytest.mark.parametrize("estimator", ["straight_through", "soft"])
 def test_the_loss_takes_its_codes_in_chunks(teacher, estimator):
     """The same draws, whatever the chunk below K; the loss and the student's gradients to 1e-6."""
-    from copy import deepcopy
-
     found = []
     for chunk in (5, teacher.codebook_size - 1):
         student = deepcopy(teacher.network).requires_grad_(True)

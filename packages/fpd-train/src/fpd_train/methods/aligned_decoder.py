@@ -126,15 +126,15 @@ class AlignedDecoderMethod:
     def loss(
         self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int
     ) -> tuple[Tensor, Report]:
-        images, condition = _images(batch), self._before.model.condition(batch.condition)
-        codebook = self._before.model.codebook
+        model = self._before.model
+        images, condition = _images(batch), model.condition(batch.condition)
+        codebook = model.codebook
         embeddings = codebook[self._before.tokens(condition, generator)]
         if not self._config.reconstruction_weight:
             drafts, error = forward[phase](embeddings, condition), torch.zeros((), device=images.device)
         else:
-            assert isinstance(self._before.model, Tokenizes)
-            tokens = self._before.model.tokenize(images)
-            both = torch.stack([embeddings, codebook[tokens]], dim=1).flatten(0, 1)
+            assert isinstance(model, Tokenizes)
+            both = torch.stack([embeddings, codebook[model.tokenize(images)]], dim=1).flatten(0, 1)
             drafts, rebuilt = forward[phase](both, condition.repeat_interleave(2)).unflatten(0, (-1, 2)).unbind(1)
             error = (rebuilt - images).abs().mean()
         distance, share = self._distance(drafts, images)
