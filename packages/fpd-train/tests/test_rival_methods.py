@@ -211,19 +211,19 @@ def test_di4c_counts_masked_positions_alone_unless_told(teacher_folder, monkeypa
     assert torch.equal(student.seen[1].view(BATCH, 3, LENGTH), x_t[:, None].expand(-1, 3, -1))
     latents = torch.cat([extra["latent"] for extra in student.extra])
     assert latents.unique().numel() == 2 * BATCH * 3
-    q, s = (said.detach()[..., :CODES].double().view(BATCH, 3, LENGTH, CODES) for said in student.said)
+    q, s = (said.detach()[..., :CODES].reshape(BATCH, 3, LENGTH, CODES) for said in student.said)
     wanted = di4c_equations.di4c_loss(
         s,
-        teacher.said[0][..., :CODES].double(),
+        teacher.said[0][..., :CODES],
         q,
         drawn[1].view(BATCH, 3, LENGTH),
         method.teacher.tokenize(batch().images),
-        r[0].double(),
+        r[0],
         positions=x_t == MASK if positions == "masked" else torch.ones_like(x_t, dtype=torch.bool),
-        data_weights=0.1 * torch.sigmoid(20 * (0.5 - r[0].double())) if name == "di4c-d" else None,
+        data_weights=0.1 * torch.sigmoid(20 * (0.5 - r[0])) if name == "di4c-d" else None,
         delta=1 / 16,
     )
-    close(loss, wanted.loss)
+    assert loss.item() == pytest.approx(wanted.loss.item(), rel=1e-5)  # float32 both: J is a small difference of sums
     assert (report["data"] == 0) == (name == "di4c")
     if positions == "masked":
         ahead = student.seen[0].view(BATCH, 3, LENGTH)
