@@ -17,7 +17,7 @@ def write(tmp_path, tree):
     return path
 
 
-SHIPPED = sorted([*REPO.glob("configs/*.json"), *REPO.glob("configs/paper/*.json")])
+SHIPPED = sorted(path for folder in (".", "paper", "rivals") for path in REPO.glob(f"configs/{folder}/*.json"))
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.relative_to(REPO / "configs").as_posix())

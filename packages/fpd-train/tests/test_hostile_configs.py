@@ -17,7 +17,7 @@ from fpd_train.config import TrainConfig, load_config
 from fpd_train.engine_config import OptimizerConfig
 
 REPO = Path(__file__).resolve().parents[3]
-SHIPPED = sorted([*REPO.glob("configs/*.json"), *REPO.glob("configs/paper/*.json")])
+SHIPPED = sorted(path for folder in (".", "paper", "rivals") for path in REPO.glob(f"configs/{folder}/*.json"))
 SCHEMA = TrainConfig.model_json_schema()
 
 

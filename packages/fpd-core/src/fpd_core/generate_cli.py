@@ -32,9 +32,12 @@ def generate(
     temperature: Annotated[
         float | None, typer.Option(help="Divides the logits; by default what the student was exported with.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Forward passes; by default what the student was exported with.")
+    ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
 ) -> None:
-    """Draw images in one forward pass each.
+    """Draw images in one forward pass each, or in a few.
 
     Class-conditional: fpd-generate --ckpt assets/fashion/student --class 7 --class 9 --n 8 --out out
 
@@ -51,6 +54,8 @@ def generate(
     generator = load_generator(ckpt)
     if temperature is not None:
         generator = generator.at_temperature(temperature)
+    if steps is not None:
+        generator = generator.sampled(steps=steps)
     generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     wanted: list[str] | list[int] = [p for p in prompt for _ in range(n)] or [c for c in class_ for _ in range(n)]
     generator.model.condition(wanted[:1])  # a wrong request is answered before the folder is made

@@ -14,7 +14,7 @@ def maskgit_network(config: MaskGitConfig, extra_input: ExtraInput) -> MaskGit:
 
 def extended(network: MaskGit, extra_input: ExtraInput) -> MaskGit:
     """A copy that reads one thing more. The layers that this takes are untrained."""
-    copy = maskgit_network(network.config, extra_input).to(network.bias.device)
+    copy = maskgit_network(network.config, extra_input).to(network.bias.device).train(network.training)
     added = copy.load_state_dict(network.state_dict(), strict=False)
     assert not added.unexpected_keys
     return copy
