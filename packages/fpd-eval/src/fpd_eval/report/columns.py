@@ -40,7 +40,7 @@ COLUMNS: dict[str, Column] = {
     "fdr": Column("FDr", "FDr {}", 2, "lower"),
     "fdr_held_out": Column("FDr (held out)", "FDr {}\nheld", 2, "lower"),
     "swr": Column("SWr", "SWr {}", 2, "lower"),
-    "cmmdr": Column("CMMDr", "CMMDr {}", 2, "lower"),
+    "cmmdr": Column("CMMDr", None, 2, "lower"),
     "fd_classifier": Column("FD (classifier)", "FD {}\nclass.", 2, "lower"),
     "fd_efficientnet": Column("FD (EfficientNet)", "FD {}\nEffNet", 2, "lower"),
     "fid": Column("FID", "FID {}", 2, "lower"),
@@ -60,10 +60,10 @@ COLUMNS: dict[str, Column] = {
 # Of every encoder of a battery, by the metric's part of the name `fd/ENCODER`.
 BATTERY_COLUMNS: dict[str, Column] = {
     "fdr": Column("FD ratio", "FDr {}", 2, "lower"),
-    "fd": Column("FD", None, 4, "lower"),
-    "sw": Column("SW", "SW {}", 4, "lower"),
+    "fd": Column("FD", None, 2, "lower"),
+    "sw": Column("SW", None, 4, "lower"),
     "mind": Column("MIND", "MIND {}", 3, "lower"),
-    "cmmd": Column("CMMD", "CMMD {}", 4, "lower"),
+    "cmmd": Column("CMMD", None, 4, "lower"),
     "kid": Column("KID", None, 5, "lower"),
 }
 
