@@ -30,9 +30,10 @@ LAYERS = [
         "weights",
         "containers",
     },
-    {"scenes"},
+    {"scenes", "distances", "reference"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling"},
-    {"objective", "generator"},
+    {"objective_config", "generator"},
+    {"objective"},
     {"kernel_batch"},
     {"generate_cli"},
 ]

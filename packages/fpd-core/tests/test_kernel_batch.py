@@ -7,7 +7,7 @@ import torch
 
 from fpd_core.kernel_batch import first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
-from fpd_core.objective import ObjectiveConfig, draft_embeddings, draw_draft, draw_target, drift_blocks
+from fpd_core.objective import ObjectiveConfig, comparison, draft_embeddings, draw_draft, draw_target
 
 LABELS = ([0, 1, 2, 0], [1, 1, 2, 0], [2, 2, 0, 1])
 
@@ -29,7 +29,9 @@ def one_pass(student, teacher, lift, config):
         target = draw_target(teacher, condition, draft, config, generator=generator)
         targets.append(lift(teacher.codebook[target.tokens], condition)[0].detach())
         features.append(lift(draft_embeddings(logits, draft, teacher, config), condition)[0])
-    loss = drift_blocks([torch.cat(features)], [torch.cat(targets)], config)[0].loss
+    conditions = [teacher.condition(labels) for labels in LABELS]
+    distance = comparison(config).distance
+    loss = distance([torch.cat(features)], [torch.cat(targets)], conditions)[0].loss
     loss.backward()
     return loss.detach()
 

@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from fpd_core.kernel_batch import first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
-from fpd_core.objective import ObjectiveConfig, draft_embeddings, draw_draft, draw_target, drift_blocks
+from fpd_core.objective import ObjectiveConfig, comparison, draft_embeddings, draw_draft, draw_target
 
 pytestmark = pytest.mark.distributed
 LABELS = ([0, 1, 2], [1, 1, 0], [2, 0, 1], [0, 2, 2])  # the chunks; rank 0 holds the first two, rank 1 the others
@@ -62,7 +62,9 @@ def one_batch(folder):
         target = draw_target(teacher, condition, draft, CONFIG, generator=generator)
         targets.append(lift(teacher.codebook[target.tokens], condition)[0].detach())
         features.append(lift(draft_embeddings(logits, draft, teacher, CONFIG), condition)[0])
-    loss = drift_blocks([torch.cat(features)], [torch.cat(targets)], CONFIG)[0].loss
+    conditions = [teacher.condition(labels) for labels in LABELS]
+    distance = comparison(CONFIG).distance
+    loss = distance([torch.cat(features)], [torch.cat(targets)], conditions)[0].loss
     loss.backward()
     return loss.detach(), gradients(student)
 

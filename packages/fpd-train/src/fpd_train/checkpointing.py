@@ -5,6 +5,7 @@ checkpoints/step_000100/            appears by rename, complete
     manifest.json                   size and SHA-256 of every other file
     state.json                      step, updates, number of ranks
     student.ema.safetensors         the average
+    NAME.remembered.safetensors     what else the method remembers
     student/*.pt                    weights, optimizer and schedule as DeepSpeed keeps them, tensors only
 """
 
@@ -13,11 +14,13 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors.torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from torch import distributed as dist
+from torch import nn
 
 from fpd_core import atomic
 from fpd_core.checkpoints import load_strict
@@ -29,6 +32,7 @@ from fpd_train.engine import Engine
 from fpd_train.ranks import decided_by_rank_0, gather, share, together
 
 POINTER, STATE = "latest", "state.json"
+NOTHING: Mapping[str, nn.Module] = MappingProxyType({})
 NAME = re.compile(r"step_(\d{6,})")
 
 
@@ -88,7 +92,12 @@ class Checkpoints:
         return None, []
 
     def save(
-        self, step: int, updates: Mapping[str, int], engines: Mapping[str, Engine], emas: Mapping[str, Ema]
+        self,
+        step: int,
+        updates: Mapping[str, int],
+        engines: Mapping[str, Engine],
+        emas: Mapping[str, Ema],
+        remembered: Mapping[str, nn.Module] = NOTHING,
     ) -> list[str]:
         """Write step `step`; a kill at any moment leaves the previous checkpoint in force.
 
@@ -105,7 +114,7 @@ class Checkpoints:
             written: list[Path] = []
             for name, engine in engines.items():
                 written += together(lambda: engine.save(partial / name))  # noqa: B023  (called at once)
-            written += together(lambda: _write_own(partial, state, emas))
+            written += together(lambda: _write_own(partial, state, _frozen(emas, remembered)))
             # Each rank lists what it wrote itself: on network file systems others may see it only later.
             records = together(lambda: [manifest.record(partial, path) for path in written])
             everyones = [one for part in gather(records) for one in part]
@@ -116,7 +125,13 @@ class Checkpoints:
         self.last = step
         return removed
 
-    def restore(self, step: int, engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> dict[str, int]:
+    def restore(
+        self,
+        step: int,
+        engines: Mapping[str, Engine],
+        emas: Mapping[str, Ema],
+        remembered: Mapping[str, nn.Module] = NOTHING,
+    ) -> dict[str, int]:
         """Load step `step`; returns the number of applied updates by network.
 
         Raises:
@@ -129,7 +144,7 @@ class Checkpoints:
                 f"{folder} was written by {state.world} ranks and this run has {dist.get_world_size()}; "
                 f"start it with {state.world}, or begin again in a new output folder"
             )
-        together(lambda: _read_ahead(folder, engines, emas))
+        together(lambda: _read_ahead(folder, engines, _frozen(emas, remembered)))
         for name, engine in engines.items():
             engine.load(folder / name)
         return state.updates
@@ -219,14 +234,20 @@ def _fresh(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def _write_own(folder: Path, state: State, emas: Mapping[str, Ema]) -> list[Path]:
+def _frozen(emas: Mapping[str, Ema], remembered: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """What rank 0 writes and all ranks read: networks by the first part of their file's name."""
+    averages = {f"{name}.ema": ema.module for name, ema in emas.items()}
+    return averages | {f"{name}.remembered": network for name, network in remembered.items()}
+
+
+def _write_own(folder: Path, state: State, frozen: Mapping[str, nn.Module]) -> list[Path]:
     """What rank 0 writes beside the engines' files; returns the paths."""
     if dist.get_rank() != 0:
         return []
     contents = {STATE: state.model_dump_json().encode()}
-    for name, ema in emas.items():
-        tensors = {key: value.contiguous() for key, value in ema.module.state_dict().items()}
-        contents[f"{name}.ema.safetensors"] = safetensors.torch.save(tensors)
+    for name, network in frozen.items():
+        tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+        contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
     return [folder / name for name in contents]
@@ -240,13 +261,14 @@ def _read_state(folder: Path) -> State:
         raise explain(error, str(path)) from None
 
 
-def _read_ahead(folder: Path, engines: Mapping[str, Engine], emas: Mapping[str, Ema]) -> None:
+def _read_ahead(folder: Path, engines: Mapping[str, Engine], frozen: Mapping[str, nn.Module]) -> None:
     """Open this rank's files, so that damage is found before the ranks wait for each other."""
     for name, engine in engines.items():
         engine.read(folder / name)
-        path = folder / f"{name}.ema.safetensors"
+    for name, network in frozen.items():
+        path = folder / f"{name}.safetensors"
         try:
             open_regular(path).close()
-            load_strict(emas[name].module, safetensors.torch.load_file(path), str(path))
+            load_strict(network, safetensors.torch.load_file(path), str(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged: {error}") from None

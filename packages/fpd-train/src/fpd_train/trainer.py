@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
@@ -22,7 +22,7 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import BatchCoupled, Method, Monitored, NetworkSettings, Parts, Report
+from fpd_train.methods.interface import BatchCoupled, Method, Monitored, NetworkSettings, Parts, Remembers, Report
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -58,6 +58,10 @@ class Run:
     def averaged(self) -> dict[str, torch.nn.Module]:
         return {name: ema.module for name, ema in self.emas.items()}
 
+    @property
+    def remembered(self) -> Mapping[str, nn.Module]:
+        return self.method.remembered if isinstance(self.method, Remembers) else {}
+
     def stats(self, name: str) -> Report:
         """Numbers of a network's engine; all but the first network's bear its name."""
         mark = "" if name == next(iter(self.engines)) else f"/{name}"
@@ -78,7 +82,7 @@ class Run:
             return
         log.sync()
         try:
-            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas):
+            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas, self.remembered):
                 log.say(remark)
         except OSError as error:
             if self.config.on_disk_full == "stop" or not atomic.is_disk_full(error):
@@ -212,12 +216,14 @@ def _build(config: TrainConfig, device: torch.device, checkpoints: Checkpoints, 
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     bfloat16 = config.engine.precision == "bfloat16"
-    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
+    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16, config.output))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     emas = {name: Ema(network, config.ema) for name, network in method.networks.items()}
     engines = {name: _engine(network, config, method.settings.get(name)) for name, network in method.networks.items()}
-    updates = checkpoints.restore(start, engines, emas) if start else dict.fromkeys(engines, 0)
-    return Run(config, rank, world, device, method, engines, emas, updates, checkpoints)
+    run = Run(config, rank, world, device, method, engines, emas, dict.fromkeys(engines, 0), checkpoints)
+    if start:
+        run.updates.update(checkpoints.restore(start, engines, emas, run.remembered))
+    return run
 
 
 def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings | None) -> Engine:

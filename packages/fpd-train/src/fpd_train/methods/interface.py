@@ -18,14 +18,16 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps, and
-    whether transformers run in bfloat16 (`engine.precision`)."""
+    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps,
+    whether transformers run in bfloat16 (`engine.precision`), and the run folder, for files that could be made again
+    (None: keep none)."""
 
     device: torch.device
     world: int
     seed: int
     steps: int
     bfloat16: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -113,3 +115,14 @@ class BatchCoupled(Protocol):
     ) -> None:
         """Called before the losses of a step's micro-batches, where there are several, with what they will be given."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A method that has more to remember than its networks.
+
+    Attributes:
+        remembered: frozen modules that change while training, by name, equal on all ranks: checkpoints hold them.
+    """
+
+    remembered: Mapping[str, nn.Module]
