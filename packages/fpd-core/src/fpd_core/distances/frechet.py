@@ -160,5 +160,5 @@ def bures(covariance: Tensor, reference: Tensor) -> Tensor:
         slope = torch.eye(side.shape[-1], dtype=side.dtype, device=side.device) - (side * inverse[:, None]) @ side.mT
         traces = covariance.diagonal(0, 1, 2).sum(1) + reference.diagonal(0, 1, 2).sum(1)
         value = traces - 2 * roots.sum(1)
-    linear = (covariance * slope).sum((1, 2))
-    return value + linear - linear.detach()
+    linear: Tensor = (covariance * slope).sum((1, 2))
+    return linear + (value - linear.detach())

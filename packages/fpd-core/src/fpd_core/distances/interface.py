@@ -182,4 +182,6 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     squared = a.square().sum(2)[:, :, None] + b.square().sum(2)[:, None] - 2 * (a @ b.mT)
     # Below this the products of float64 have no digits left, and a direction would be made of rounding.
     floor = 1e-14 * (a.square().sum(2).amax() + b.square().sum(2).amax()).detach()
-    return torch.where(squared > floor, squared, torch.ones_like(squared)).sqrt() * (squared > floor)
+    is_apart = squared > floor
+    root: Tensor = torch.where(is_apart, squared, torch.ones_like(squared)).sqrt()
+    return root * is_apart

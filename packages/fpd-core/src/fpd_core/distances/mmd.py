@@ -45,7 +45,8 @@ class Mmd(MapDistance):
         self._config, self._own_target = config, settings.own_target
 
     def measure(self, index: int, x: Tensor, y: Tensor, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = torch.where(same_condition(rows), 1.0, self._config.across).double()
+        same = same_condition(rows).double()
+        weights = same + self._config.across * (1 - same)
         value, scale = mmd(x, y, weights, self._config, own_target=self._own_target)
         return value, {"mmd": value, "scale": scale}
 

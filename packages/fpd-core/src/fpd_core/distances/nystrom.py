@@ -89,10 +89,10 @@ class FeatureMap(torch.nn.Module):
         if not self._kernel.is_without_bandwidth:
             return across
         origin = torch.zeros_like(points[:, :1])
-        return across - sum(  # type: ignore[no-any-return]
-            self._kernel.of(distances(side, origin) / self.scale).view(shape)
-            for side, shape in ((points, (len(points), -1, 1)), (self.landmarks, (len(points), 1, -1)))
+        to_points, to_landmarks = (
+            self._kernel.of(distances(side, origin) / self.scale) for side in (points, self.landmarks)
         )
+        return across - to_points - to_landmarks.mT
 
 
 class Nystrom(MapDistance):

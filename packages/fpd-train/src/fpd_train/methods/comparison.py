@@ -22,9 +22,7 @@ def run_comparison(
     """
     classes, side = teacher.num_classes, teacher.image_size
     if objective.reference == "samples" and classes is None:
-        raise ValueError(
-            "reference 'samples' needs a teacher of classes: captions are too many to draw samples of each"
-        )
+        raise ValueError("reference 'samples' needs a teacher of classes: captions are too many to draw ahead")
     if not (objective.needs_samples or objective.distance.remembers):
         return comparison(objective)
     samples = None
