@@ -242,8 +242,8 @@ def weighted(points, weights):
 
 @pytest.mark.parametrize("history", [{"decay": 0, "queue": 10}, {"decay": 0.6}], ids=["queue", "moments"])
 def test_frechet_remembers_and_its_gradient_goes_through_the_batch_alone(history):
-    """Three steps: the value is scipy's for all samples with the weights they have by then; the gradient is the slope of
-    that value in the last batch, over the batch's share."""
+    """Three steps: the value is scipy's for all samples with the weights they have by then; the gradient is its slope
+    in the last batch, over the batch's share."""
     distance = made({"name": "frechet", "conditions": "pooled"} | history, Scene([(1, 2)], 2))
     steps = [batch(seed, b=4, f=1, d=2) for seed in (30, 31, 32)]
     *_, found = [solve(distance, x, y, [0] * 4) for x, y in steps]
