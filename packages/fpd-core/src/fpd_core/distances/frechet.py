@@ -161,4 +161,5 @@ def bures(covariance: Tensor, reference: Tensor) -> Tensor:
         traces = covariance.diagonal(0, 1, 2).sum(1) + reference.diagonal(0, 1, 2).sum(1)
         value = traces - 2 * roots.sum(1)
     linear: Tensor = (covariance * slope).sum((1, 2))
-    return linear + (value - linear.detach())
+    distance: Tensor = linear + (value - linear.detach())
+    return distance

@@ -183,5 +183,5 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     # Below this the products of float64 have no digits left, and a direction would be made of rounding.
     floor = 1e-14 * (a.square().sum(2).amax() + b.square().sum(2).amax()).detach()
     is_apart = squared > floor
-    root: Tensor = torch.where(is_apart, squared, torch.ones_like(squared)).sqrt()
-    return root * is_apart
+    found: Tensor = torch.where(is_apart, squared, torch.ones_like(squared)).sqrt() * is_apart
+    return found

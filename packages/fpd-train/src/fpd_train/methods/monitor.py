@@ -71,7 +71,8 @@ class Monitor:
             raise ValueError(f"monitor.teacher_steps {config.teacher_steps} is above the {teacher.seq_len} tokens")
         self._config, self._objective = config, objective
         self._teacher, self._teacher_config = teacher, teacher_config
-        self._seen, other = list(lift.spaces), config.heldout(lift_config)
+        self._seen: list[Space] = [space for space in lift.spaces if isinstance(space, Space)]
+        other = config.heldout(lift_config)
         with torch.random.fork_rng(devices=[]):  # a network takes random numbers before its weights are read
             unseen = [] if other is None else [Space(other).to(teacher.device)]
         self._spaces = {space.label: space for space in [*self._seen, *unseen]}
