@@ -174,7 +174,8 @@ def gathered(local: tuple[Tensor, ...], gather: bool) -> tuple[tuple[Tensor, ...
 def same_condition(rows: Tensor) -> Tensor:
     """[B, E] -> [B, B] bool: whose conditions are equal."""
     groups = torch.unique(rows, dim=0, return_inverse=True)[1]
-    return groups[:, None] == groups[None]
+    same: Tensor = groups[:, None] == groups[None]
+    return same
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
