@@ -21,7 +21,7 @@ from fpd_train.config import TrainConfig, load_config, parse
 from fpd_train.run_folder import decisive
 
 ROWS = Path(__file__).with_name("ablations.json")
-TABLES = ("table1", "table3", "table4", "recipe")
+TABLES = ("table1", "table3", "table4", "recipe", "distance")
 WORLDS = ("fashion", "scenes")
 CADENCES = {"sample_every": 10**6, "save_every": 50, "keep_checkpoints": 1, "device": "cpu"}
 MEASURED = "measured.json"

@@ -35,9 +35,10 @@ LAYERS = [
         "mismatch",
         "containers",
     },
-    {"scenes"},
+    {"scenes", "distances", "reference"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
-    {"objective", "generator"},
+    {"objective_config", "generator"},
+    {"objective"},
     {"kernel_batch"},
     {"generate_cli"},
 ]

@@ -12,11 +12,15 @@ from torch import distributed as dist
 
 from fpd_core.kernel_batch import first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
-from fpd_core.objective import ObjectiveConfig, draft_embeddings, draw_draft, draw_target, drift_blocks
+from fpd_core.objective import ObjectiveConfig, comparison, draft_embeddings, draw_draft, draw_target
 
 pytestmark = pytest.mark.distributed
 LABELS = ([0, 1, 2], [1, 1, 0], [2, 0, 1], [0, 2, 2])  # the chunks; rank 0 holds the first two, rank 1 the others
-CONFIG = ObjectiveConfig(weighting="cross", bandwidths=(0.05, 0.2))
+CONFIGS = [
+    ObjectiveConfig(weighting="cross", bandwidths=(0.05, 0.2)),
+    ObjectiveConfig.model_validate({"distance": {"name": "mmd", "across": 0.2}}),
+    ObjectiveConfig.model_validate({"distance": {"name": "frechet", "decay": 0}}),
+]
 
 
 def parts(folder):
@@ -37,32 +41,39 @@ def gradients(student):
 def one_rank(rank, folder):
     """What this file does when it is started as a script: its two chunks, then the mean over ranks."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    results = [one_problem(rank, folder, config) for config in CONFIGS]
+    torch.save(results, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def one_problem(rank, folder, config):
     student, teacher, lift = parts(folder)
     mine = range(2 * rank, 2 * rank + 2)
     conditions, drawn = [teacher.condition(LABELS[chunk]) for chunk in mine], generators(mine)
-    chunks = first_pass(student, teacher, lift, conditions, CONFIG, generators=drawn, gather=True)
+    chunks = first_pass(student, teacher, lift, conditions, config, generators=drawn, gather=True)
     losses = []
     for chunk, generator in zip(chunks, drawn, strict=True):
-        found = second_pass(student, teacher, lift, chunk, CONFIG, generator=generator)
+        found = second_pass(student, teacher, lift, chunk, config, generator=generator)
         (found.loss / len(chunks)).backward()
         losses.append(found.loss.detach())
     gradient = gradients(student)
     dist.all_reduce(gradient)
-    torch.save((torch.stack(losses).mean(), gradient / 2), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return torch.stack(losses).mean(), gradient / 2
 
 
-def one_batch(folder):
+def one_batch(folder, config):
     """All chunks as one ordinary batch of one process, with every graph at once."""
     student, teacher, lift = parts(folder)
     features, targets = [], []
     for labels, generator in zip(LABELS, generators(range(4)), strict=True):
         condition = teacher.condition(labels)
-        logits, draft = draw_draft(student, teacher, condition, CONFIG, generator)
-        target = draw_target(teacher, condition, draft, CONFIG, generator=generator)
+        logits, draft = draw_draft(student, teacher, condition, config, generator)
+        target = draw_target(teacher, condition, draft, config, generator=generator)
         targets.append(lift(teacher.codebook[target.tokens], condition)[0].detach())
-        features.append(lift(draft_embeddings(logits, draft, teacher, CONFIG), condition)[0])
-    loss = drift_blocks([torch.cat(features)], [torch.cat(targets)], CONFIG)[0].loss
+        features.append(lift(draft_embeddings(logits, draft, teacher, config), condition)[0])
+    conditions = [teacher.condition(labels) for labels in LABELS]
+    distance = comparison(config).distance
+    loss = distance([torch.cat(features)], [torch.cat(targets)], conditions)[0].loss
     loss.backward()
     return loss.detach(), gradients(student)
 
@@ -74,11 +85,12 @@ def test_two_ranks_of_two_chunks_are_one_batch(teacher, tmp_path):
     commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
     processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for command in commands]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    loss, expected = one_batch(tmp_path)
-    for rank in (0, 1):
-        found, gradient = torch.load(tmp_path / f"{rank}.pt")
-        torch.testing.assert_close(found, loss, rtol=1e-6, atol=0)
-        assert (gradient - expected).norm() < 1e-6 * expected.norm()
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    for config, *found in zip(CONFIGS, *ranks, strict=True):
+        loss, expected = one_batch(tmp_path, config)
+        for value, gradient in found:
+            torch.testing.assert_close(value, loss, rtol=1e-6, atol=0)
+            assert (gradient - expected).norm() < 1e-6 * expected.norm()
 
 
 if __name__ == "__main__":

@@ -85,3 +85,17 @@ class PromptCondition:
 
     def repeat_interleave(self, times: int) -> "PromptCondition":
         return PromptCondition(tuple(prompt for prompt in self.prompts for _ in range(times)))
+
+
+def identity(condition: Condition) -> Tensor:
+    """[B, E] float64 rows, equal where conditions are: the label of a class, the pooled features of a caption.
+
+    Raises:
+        ValueError: captions that no encoder has read.
+    """
+    match condition:
+        case ClassCondition():
+            return condition.labels[:, None].double()
+        case TextCondition():
+            return condition.pooled.flatten(1).double()
+    raise ValueError(f"a {type(condition).__name__} does not say which of its conditions are equal")

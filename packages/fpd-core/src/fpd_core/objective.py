@@ -1,82 +1,65 @@
 """Fixed-Point Distillation on one page: eqs. 4-8 composed into the loss of one batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, MaskShare, Number, Share, Size, Temperature
-from fpd_core.drift import DriftLoss, Normalisation, OwnTarget, Weighting, check_normalisation, drift_loss
-from fpd_core.guidance import RefinementGuidance
+from fpd_core.distances import DISTANCES, Block, Distance, Scene
 from fpd_core.lift import Lift
 from fpd_core.masking import initial_tokens
-from fpd_core.refine import RemaskConfig, refine
+from fpd_core.objective_config import ObjectiveConfig as ObjectiveConfig
+from fpd_core.reference import TeacherSamples
+from fpd_core.refine import refine
 from fpd_core.ste import sample_tokens, soft_embedding, straight_through, token_entropy
 from fpd_core.teachers.teacher import Teacher
 
 
-class ObjectiveConfig(Config):
-    """The loss. Defaults are the paper's where it speaks; `docs/method.md` lists what was chosen where it does not."""
-
-    init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
-    embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
-    remask: RemaskConfig = Field(RemaskConfig(), description="π: which share the teacher refills, in how many passes.")
-    guidance_scale: RefinementGuidance | None = Field(
-        None,
-        description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "
-        "teacher samples with), numbers at both ends of r, or null (the family's rule).",
-    )
-    temperature: Temperature | None = Field(
-        None, description="Divides the refining teacher's logits; null is the family's rule."
-    )
-    estimator: Literal["straight_through", "soft"] = Field(
-        "straight_through", description="`soft` decodes the expected embedding and never sees a real token."
-    )
-    draft_source: Literal["student", "random"] = Field(
-        "student", description="What the teacher refines; `random` are uniform codes."
-    )
-    bandwidths: tuple[Annotated[Number, Field(ge=1e-4, le=1e4)], ...] = Field(
-        (0.02, 0.05, 0.2), min_length=1, max_length=32, description="h, in mean pairwise distances."
-    )
-    weighting: Weighting = Field(
-        "plain", description="Of the drift: `cross` also weighs attraction by the sum of repulsion and back."
-    )
-    own_target: OwnTarget = Field(
-        "keep", description="`mask` hides each sample's own refinement from it: unbiased at the fixed point."
-    )
-    normalisation: Normalisation = Field(
-        "joint",
-        description="`corrected` takes the O(1/n) bias out of the drift's weighted means; `sharp` makes each "
-        "bandwidth's drift the gradient of a potential, with weighting `plain`.",
-    )
-    code_chunk: Size | None = Field(
-        None,
-        description="Codes at a time in sampling, entropy and eq. 8, to save memory; null: all, or 8192 of more.",
-    )
-
-    @model_validator(mode="after")
-    def _has_weights(self) -> Self:
-        check_normalisation(self.normalisation, self.weighting)
-        return self
-
-
 @dataclass(frozen=True)
 class FixedPointLoss:
-    """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one DriftLoss per
-    tapped block, the student's mean token entropy in nats, the share of re-masked tokens that the teacher changed, and
-    the means of r and g."""
+    """`loss`: scalar with grad. `images` [B, 3, H, W]: the decoded drafts with their graph. Detached: one block per
+    tapped block, the student's mean token entropy in nats and, where drafts were refined, the share of re-masked tokens
+    that the teacher changed and the means of r and g."""
 
     loss: Tensor
     images: Tensor
-    blocks: list[DriftLoss]
+    blocks: Sequence[Block]
     entropy: Tensor
-    changed: Tensor
-    mask_ratio: Tensor
-    guidance: Tensor
+    changed: Tensor | None
+    mask_ratio: Tensor | None
+    guidance: Tensor | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What drafts are compared by: the distance and, where these are the reference, the teacher's samples."""
+
+    distance: Distance
+    samples: TeacherSamples | None = None
+
+
+def comparison(
+    config: ObjectiveConfig, scene: Scene | None = None, samples: TeacherSamples | None = None
+) -> Comparison:
+    """The comparison that `config` asks for.
+
+    Args:
+        scene: needed by a distance that remembers, or is made from samples.
+        samples: needed where `config.needs_samples`.
+
+    Raises:
+        ValueError: one of these is missing, or does not do.
+    """
+    missing = (config.distance.remembers and scene is None) or (config.needs_samples and samples is None)
+    if missing:
+        raise ValueError(
+            f"distance {config.distance.name!r} and reference {config.reference!r} last for a whole run: make the "
+            "comparison once, with its scene and samples, and give it to every step"
+        )
+    distance: Distance = DISTANCES[type(config.distance)](config.distance, config, scene or Scene())
+    return Comparison(distance, samples if config.reference == "samples" else None)
 
 
 def fixed_point_loss(
@@ -89,6 +72,7 @@ def fixed_point_loss(
     progress: float = 0.0,
     generator: torch.Generator | None = None,
     gather: bool = False,
+    by: Comparison | None = None,
 ) -> FixedPointLoss:
     """Distance of the student's distribution from its own refinement by the teacher (eq. 3), as a loss.
 
@@ -97,17 +81,17 @@ def fixed_point_loss(
         condition: B conditions; repeat them beforehand for several drafts each.
         progress: share of the run that is done, in [0, 1]: π may move with it.
         gather: compare with the samples of all ranks. Collective.
+        by: the run's comparison; made here where nothing of it outlives a step.
     """
+    by = by or comparison(config)
     logits, draft = draw_draft(student, teacher, condition, config, generator)
-    target = draw_target(teacher, condition, draft, config, progress, generator)
-    with torch.no_grad():
-        target_features = lift(teacher.codebook[target.tokens], condition)  # Y = Φ(D(E[ẑ_T]))
+    target_features, target = draw_reference(teacher, lift, condition, draft, config, by, progress, generator)
     images = lift.decode(draft_embeddings(logits, draft, teacher, config), condition)
     features = lift.features(images)  # X = Φ(D(E[ẑ]))
-    blocks = drift_blocks(features, target_features, config, gather=gather)
+    blocks = by.distance(features, target_features, [condition], gather=gather)
     loss = torch.stack([block.loss for block in blocks]).sum()
-    entropy, changed = token_entropy(logits.detach(), chunk=config.code_chunk), target.changed.mean()
-    return FixedPointLoss(loss, images, blocks, entropy, changed, target.mask_ratio.mean(), target.guidance.mean())
+    entropy = token_entropy(logits.detach(), chunk=config.code_chunk)
+    return FixedPointLoss(loss, images, blocks, entropy, *refinement_means([target]))
 
 
 def draw_draft(
@@ -167,26 +151,36 @@ def draw_target(
     return Target(refined.tokens, changed, ratio, torch.as_tensor(guidance, dtype=torch.float32))
 
 
+@torch.no_grad()
+def draw_reference(
+    teacher: Teacher,
+    lift: Lift,
+    condition: Condition,
+    draft: Tensor,
+    config: ObjectiveConfig,
+    by: Comparison,
+    progress: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> tuple[list[Tensor], Target | None]:
+    """Y [B, F, D] of each map, of the refinement or of the teacher's samples; and what was refined, if it was."""
+    if by.samples is not None:
+        return by.samples.draw(condition, generator), None
+    target = draw_target(teacher, condition, draft, config, progress, generator)
+    return lift(teacher.codebook[target.tokens], condition), target  # Y = Φ(D(E[ẑ_T]))
+
+
+def refinement_means(targets: Sequence[Target | None]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Share of changed tokens, mean r and mean g of a batch's refinements, chunk by chunk; None without any."""
+    found = [target for target in targets if target is not None]
+    if not found:
+        return None, None, None
+    changed = torch.cat([target.changed for target in found]).mean()
+    ratio = torch.cat([target.mask_ratio for target in found]).mean()
+    return changed, ratio, torch.stack([target.guidance.mean() for target in found]).mean()
+
+
 def draft_embeddings(logits: Tensor, draft: Tensor, teacher: Teacher, config: ObjectiveConfig) -> Tensor:
     """What is decoded of a draft, [B, L, d]: its codes, with a gradient to the logits (eq. 8)."""
     if config.estimator == "straight_through":
         return straight_through(logits, draft, teacher.codebook, chunk=config.code_chunk)
     return soft_embedding(logits, teacher.codebook, chunk=config.code_chunk)
-
-
-def drift_blocks(
-    features: list[Tensor], targets: list[Tensor], config: ObjectiveConfig, *, gather: bool = False
-) -> list[DriftLoss]:
-    """Eqs. 6-7, one problem per tapped block."""
-    return [
-        drift_loss(
-            x,
-            y,
-            bandwidths=config.bandwidths,
-            weighting=config.weighting,
-            own_target=config.own_target,
-            normalisation=config.normalisation,
-            gather=gather,
-        )
-        for x, y in zip(features, targets, strict=True)
-    ]

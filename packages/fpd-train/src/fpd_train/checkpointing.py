@@ -5,7 +5,7 @@ checkpoints/step_000100/            appears by rename, complete
     manifest.json                   size and SHA-256 of every other file
     state.json                      step, updates, number of ranks
     student.ema.safetensors         the average
-    teacher.remembered.safetensors  of a method in rounds: the teacher of this one
+    NAME.remembered.safetensors     what else the method remembers
     student/*.pt                    weights, optimizer and schedule as DeepSpeed keeps them, tensors only
 """
 

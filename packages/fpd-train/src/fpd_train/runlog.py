@@ -19,7 +19,7 @@ METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
 SHOWN = {
     **{"loss": "loss", "rms": "Z_h", "alignment": "cos", "signal": "signal", "entropy": "entropy"},
-    **{"accuracy": "acc", "codes": "codes"},
+    **{"mmd": "MMD²", "frechet": "FD", "accuracy": "acc", "codes": "codes"},
 }
 PROGRESS = "progress/"  # what is measured now and then under such names is shown until it is measured again
 GRID_COLUMNS = 10

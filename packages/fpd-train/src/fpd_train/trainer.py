@@ -22,7 +22,16 @@ from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
-from fpd_train.methods.interface import BatchCoupled, InRounds, Method, Monitored, NetworkSettings, Parts, Report
+from fpd_train.methods.interface import (
+    BatchCoupled,
+    InRounds,
+    Method,
+    Monitored,
+    NetworkSettings,
+    Parts,
+    Remembers,
+    Report,
+)
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
@@ -61,7 +70,7 @@ class Run:
 
     @property
     def remembered(self) -> Mapping[str, nn.Module]:
-        return self.method.remembered if isinstance(self.method, InRounds) else {}
+        return self.method.remembered if isinstance(self.method, Remembers) else {}
 
     def stats(self, name: str) -> Report:
         """Numbers of a network's engine; all but the first network's bear its name."""
@@ -226,7 +235,7 @@ def _build(config: TrainConfig, command: str, device: torch.device, checkpoints:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     bfloat16 = config.engine.precision == "bfloat16"
-    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16))
+    method = build_method(config.method, Parts(device, world, config.seed, config.steps, bfloat16, config.output))
     # Copied before the engines exist: ZeRO-3 leaves empty parameters behind.
     settings = {name: method.settings.get(name, NetworkSettings()) for name in method.networks}
     emas = {

@@ -21,6 +21,7 @@ NAME_LENGTH = 100
 PANELS = {
     "Loss": re.compile(r"(.*[/_.])?loss"),
     "Drift (RMS)": re.compile(r"rms|z_h[^/]*"),
+    "Distance": re.compile(r"mmd|frechet"),
     "Alignment and signal": re.compile(r"(.*[/_.])?(alignment|signal)"),
     "Token entropy": re.compile(r"(.*[/_.])?entropy"),
     "Energy distance to the refinement": re.compile(r"progress/.+"),

@@ -19,6 +19,7 @@ from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
 from fpd_train.batch import Batch
 from fpd_train.methods.adapter import AdapterConfig
+from fpd_train.methods.comparison import run_comparison
 from fpd_train.methods.gan import DISCRIMINATOR, Gan, GanConfig
 from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
 from fpd_train.methods.monitor import Monitor, MonitorConfig
@@ -58,6 +59,14 @@ class FpdConfig(Config):
                 "own_target 'mask' with one draft per condition leaves nothing that carries the condition: the loss "
                 "would match images of all conditions alike; set drafts_per_condition to 8 or 16, or own_target 'keep'"
             )
+        distance = self.objective.distance
+        if distance.needs_several_drafts and self.drafts_per_condition == 1:
+            raise ValueError(
+                f"distance {distance.name!r} compares samples of one condition, and there is one draft of each; "
+                "set drafts_per_condition to 8 or 16, or have the distance pool conditions"
+            )
+        if distance.remembers and not self.gather:
+            raise ValueError(f"distance {distance.name!r} remembers what all ranks saw; set gather to true")
         if self.monitor is not None:
             self.monitor.heldout(self.lift)
         return self
@@ -104,6 +113,11 @@ class FpdMethod:
             self._teacher, config.teacher, generation, config.grid_images, config.encoders(), config.adapter
         )
         self._chunks: list[Chunk] = []
+        objective = config.objective
+        self._comparison = run_comparison(objective, self._teacher, config.teacher, self._lift, parts)
+        self.remembered: Mapping[str, nn.Module] = (
+            {"distance": self._comparison.distance} if objective.distance.remembers else {}
+        )
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
@@ -140,6 +154,7 @@ class FpdMethod:
             progress=step / self._steps,
             generators=generators,
             gather=self._gather,
+            by=self._comparison,
         )
 
     def _conditions(self, batch: Batch) -> Condition:
@@ -164,6 +179,7 @@ class FpdMethod:
                 progress=step / self._steps,
                 generator=generator,
                 gather=self._gather,
+                by=self._comparison,
             )
         report = self._report(result)
         if self._gan is None or DISCRIMINATOR not in forward:
@@ -172,24 +188,14 @@ class FpdMethod:
         return loss, report | numbers
 
     def _report(self, result: FixedPointLoss) -> Report:
-        rms = torch.stack([block.rms for block in result.blocks])
-        report = {
-            "loss": result.loss.item(),
-            "rms": rms.mean().item(),
-            "alignment": torch.stack([block.alignment for block in result.blocks]).mean().item(),
-            "signal": torch.stack([block.signal for block in result.blocks]).mean().item(),
-            "entropy": result.entropy.item(),
-            "changed": result.changed.item(),
-            "mask_ratio": result.mask_ratio.item(),
-            "guidance": result.guidance.item(),
-        }
-        for block, values in zip(self._block_names(), rms.tolist(), strict=True):
-            for bandwidth, value in zip(self._config.objective.bandwidths, values, strict=True):
-                report[f"rms/{block}/h{bandwidth:g}"] = value
-        return report
+        report = {"loss": result.loss.item()}
+        report |= self._comparison.distance.report(result.blocks, self._block_names())
+        report["entropy"] = result.entropy.item()
+        refinement = {"changed": result.changed, "mask_ratio": result.mask_ratio, "guidance": result.guidance}
+        return report | {name: value.item() for name, value in refinement.items() if value is not None}
 
     def _block_names(self) -> list[str]:
-        """One for each drift problem; further spaces say which one they are."""
+        """One for each map; further spaces say which one they are."""
         first, *others = self._config.lift.spaces
         return first.maps + [f"{space.label}/{name}" for space in others for name in space.maps]
 

@@ -18,14 +18,16 @@ Forward = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Parts:
-    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps, and
-    whether transformers run in bfloat16 (`engine.precision`)."""
+    """What the run gives a method: its device, how many ranks share a batch, the run's seed and optimizer steps,
+    whether transformers run in bfloat16 (`engine.precision`), and the run folder, for files that could be made again
+    (None: keep none)."""
 
     device: torch.device
     world: int
     seed: int
     steps: int
     bfloat16: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -122,14 +124,22 @@ class BatchCoupled(Protocol):
 
 
 @runtime_checkable
-class InRounds(Protocol):
-    """A method whose student becomes the teacher of the next round.
+class Remembers(Protocol):
+    """A method that has more to remember than its networks.
 
     Attributes:
-        remembered: frozen networks that change between rounds, by name: checkpoints hold them.
+        remembered: frozen modules that change while training, by name, equal on all ranks: checkpoints hold them.
     """
 
     remembered: Mapping[str, nn.Module]
+
+
+@runtime_checkable
+class InRounds(Remembers, Protocol):
+    """A method whose student becomes the teacher of the next round.
+
+    `remembered` are its frozen networks that change between rounds.
+    """
 
     def ends_round(self, done: int) -> bool:
         """Whether a round ends with step `done`, counted from 1, and another follows. The same on all ranks."""

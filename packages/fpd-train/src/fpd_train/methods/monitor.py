@@ -1,31 +1,25 @@
 """Progress of a distillation on held-out drafts, with numbers that fall. The mathematics is `fpd_core.progress`."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor, nn
 
-from fpd_core import atomic
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Seed, Size, Steps, Whole
 from fpd_core.lift import Lift, LiftConfig, Space, SpaceConfig
 from fpd_core.objective import ObjectiveConfig, draw_draft, draw_target
 from fpd_core.progress import energy_between, energy_of_pairs, recall
-from fpd_core.sampling import sample
 from fpd_core.teachers import AnyTeacherConfig
 from fpd_core.teachers.teacher import Teacher
-from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.methods.interface import Report
+from fpd_train.methods.teacher_samples import CHUNK, chunks, kept_samples
 from fpd_train.seeds import seeded
 
-CHUNK = 64  # images at a time
 CACHE = "teacher_samples.json"
 Features = dict[str, list[Tensor]]
-Code = Annotated[Whole, Field(ge=0, lt=2**20)]
 
 
 class MonitorConfig(Config):
@@ -56,13 +50,6 @@ class MonitorConfig(Config):
             return self.heldout_space
         others = (SpaceConfig(space=space, grid=seen.grid) for space in ("pixel", "feature"))
         return next((space for space in others if space.label not in labels), None)
-
-
-class TeacherSamples(Config):
-    """The file in the run folder: tokens of the teacher's images, and all that decides them."""
-
-    made_with: dict[str, Any]
-    tokens: list[list[Code]]
 
 
 class Monitor:
@@ -103,7 +90,7 @@ class Monitor:
         random = seeded("monitor", self._config.seed, device=self._teacher.device)
         condition = self._conditions(self._config.samples, random)
         drafts, refined, changed = [], [], []
-        for part in _chunks(condition):
+        for part in chunks(condition):
             _, draft = draw_draft(student, self._teacher, part, self._objective, random)
             target = draw_target(self._teacher, part, draft, self._objective, generator=random)
             drafts.append(draft)
@@ -139,57 +126,19 @@ class Monitor:
 
     def _features(self, tokens: Tensor, condition: Condition) -> Features:
         found: dict[str, list[list[Tensor]]] = {name: [] for name in self._spaces}
-        for part, codes in zip(_chunks(condition), tokens.split(CHUNK), strict=True):
+        for part, codes in zip(chunks(condition), tokens.split(CHUNK), strict=True):
             images = self._teacher.decode(self._teacher.codebook[codes], part)
             for name, space in self._spaces.items():
                 found[name].append(space(images))
         return {name: [torch.cat(block) for block in zip(*parts, strict=True)] for name, parts in found.items()}
 
     def _teacher_samples(self, path: Path) -> tuple[Tensor, Condition]:
-        """Tokens of the teacher's images, from the file where it holds these, and their conditions."""
+        """Tokens of the teacher's images and their conditions."""
         random = seeded("monitor teacher", self._config.seed, device=self._teacher.device)
-        condition, made_with = self._conditions(self._config.teacher_samples, random), self._made_with()
-        tokens = self._read(path, made_with)
-        if tokens is None:
-            steps = self._config.teacher_steps
-            drawn = [sample(self._teacher, part, steps, generator=random) for part in _chunks(condition)]
-            tokens = torch.cat(drawn)
-            _keep(path, TeacherSamples(made_with=made_with, tokens=tokens.tolist()))
-        return tokens, condition
-
-    def _made_with(self) -> dict[str, Any]:
-        files = {str(path): path.stat() for path in self._teacher_config.weight_files() if path.exists()}
-        return {
-            "teacher": self._teacher_config.model_dump(mode="json"),
-            "files": {path: [found.st_size, found.st_mtime_ns] for path, found in files.items()},
-            "sampler": self._teacher.default_sampler,
-            "sampling": self._teacher.sampler.model_dump(mode="json"),
-            "device": self._teacher.device.type,
-            "monitor": self._config.model_dump(mode="json", include={"teacher_samples", "teacher_steps", "seed"}),
-        }
-
-    def _read(self, path: Path, made_with: dict[str, Any]) -> Tensor | None:
-        try:
-            found = TeacherSamples.model_validate(read_json(path))
-        except (UntrustedError, ValidationError):  # absent or damaged: drawn again, to the same tokens
-            return None
-        shape = self._config.teacher_samples, self._teacher.seq_len
-        if found.made_with != made_with or [len(row) for row in found.tokens] != [shape[1]] * shape[0]:
-            return None
-        tokens = torch.tensor(found.tokens, device=self._teacher.device)
-        return tokens if int(tokens.max()) < self._teacher.codebook_size else None
-
-
-def _keep(path: Path, samples: TeacherSamples) -> None:
-    try:
-        atomic.write_text(path, json.dumps(samples.model_dump()) + "\n")
-    except OSError as error:
-        if not atomic.is_disk_full(error):  # a cache is no reason to end a run; logs and checkpoints say it is full
-            raise
-
-
-def _chunks(condition: Condition) -> list[Condition]:
-    return [condition[start : start + CHUNK] for start in range(0, len(condition), CHUNK)]
+        condition = self._conditions(self._config.teacher_samples, random)
+        section = self._config.model_dump(mode="json", include={"teacher_samples", "teacher_steps", "seed"})
+        steps, asked = self._config.teacher_steps, {"monitor": section}
+        return kept_samples(path, self._teacher, self._teacher_config, condition, steps, random, asked), condition
 
 
 def _mean(values: list[float]) -> float:
