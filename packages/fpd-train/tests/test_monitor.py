@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fpd_core.objective import draw_draft, draw_target
 from fpd_train.config import load_config
-from fpd_train.methods import monitor
+from fpd_train.methods import teacher_samples
 from fpd_train.methods.fpd import FpdConfig, FpdMethod
 from fpd_train.methods.interface import Parts
 from fpd_train.methods.monitor import CACHE
@@ -85,8 +85,8 @@ def test_the_teachers_images_are_drawn_once_and_again_where_anything_else_decide
         drawn.append(arguments)
         return original(*arguments, **options)
 
-    original = monitor.sample
-    monkeypatch.setattr(monitor, "sample", counted)
+    original = teacher_samples.sample
+    monkeypatch.setattr(teacher_samples, "sample", counted)
     numbers = [method_with().monitor(method_with().networks, tmp_path) for _ in range(2)]
     assert len(drawn) == 1
     assert numbers[0] == numbers[1]
