@@ -158,7 +158,7 @@ def test_a_checkpoint_runs_on_the_teachers_modules(tmp_path):
     assert torch.equal(system.images(LABELS, seed=1), expected)
     untrained = Generator(load_teacher("fashion"), GenerationConfig(**generation), {}).generate([0, 3, 9], seed=1)
     assert not torch.equal(expected, untrained)
-    assert system.settings == generation
+    assert system.settings == GenerationConfig(**generation).model_dump()
 
 
 def test_a_checkpoint_of_another_network_is_answered(tmp_path):
