@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -120,10 +119,10 @@ class Processes:
         return output
 
     def stop(self) -> None:
-        """Ask every child to save and end, as Ctrl-C does, and wait until all have."""
+        """Ask every child to save and end, and wait until all have. Not by SIGINT, which background jobs ignore."""
         self.stopped = True
         for process in (working := list(self.running)):
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         for process in working:
             process.wait()
 

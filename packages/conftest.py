@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-# Some tests send SIGHUP to processes of theirs, which would ignore it where the tests run under nohup.
+# Some tests send signals to processes of theirs, which would ignore SIGHUP where the tests run under nohup, and SIGINT
+# where a script starts them with `&`.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FACTOR = int(os.environ.get("FPD_FUZZ", "1"))  # `FPD_FUZZ=20 pytest -m fuzz` runs twenty times as many and counts them
 COUNTS = pytest.StashKey[dict[str, int]]()
