@@ -14,6 +14,7 @@ from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.devices import require_device, require_driver
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.pairs_cli import pairs_command
+from fpd_train.reproduce.command import reproduce_command
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import doctor_command, weights_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("doctor")(doctor_command)
 app.add_typer(weights_app, name="weights")
+app.command("reproduce")(reproduce_command)
 
 shards_app = typer.Typer(
     help="Write WebDataset shards. Distilling a class-conditional teacher needs none: it draws labels.",

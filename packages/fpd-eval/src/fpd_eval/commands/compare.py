@@ -37,6 +37,10 @@ def compare(
             metavar="NAME=FILE[,FILE...]...", help="Finished GenEval: system's name, its results.jsonl of every seed."
         ),
     ] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROW,ROW", help="Two rows that verdicts compare; may be repeated. By default every two."),
+    ] = None,
     steps: Annotated[
         list[int] | None, typer.Option(metavar="N...", help="Teacher steps, as in: --steps 1 2 4.")
     ] = None,
@@ -81,6 +85,7 @@ def compare(
             students=students,
             systems=[_system_files(argument) for argument in systems or []],
             geneval=[_named_files(argument) for argument in geneval or []],
+            pairs=[_pair(argument) for argument in pair or []],
             steps=steps,
             teacher=teacher,
             sampler=sampler,
@@ -140,6 +145,13 @@ def _named_files(argument: str) -> tuple[str, list[Path]]:
     return name, _paths(files)
 
 
+def _pair(argument: str) -> tuple[str, str]:
+    first, separator, second = argument.partition(",")
+    if not (separator and first and second):
+        raise ValueError(f"--pair is two rows, as in: --pair fpd,dimo; got {argument!r}")
+    return first, second
+
+
 def _named(argument: str) -> tuple[str | None, list[Path]]:
     """`NAME=PATHS` or `PATHS`: a name holds no slash."""
     name, separator, paths = argument.partition("=")
@@ -178,7 +190,7 @@ def _compare(
     measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=device)
     place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
     bench = open_bench(protocol, place, references=references) if measured else None
-    return compare(measured, bench, judged=judged, device=device, curves=curves)
+    return compare(measured, bench, judged=judged, device=device, curves=curves, asked=comparison.pairs)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from fpd_core.config import nearest
 from fpd_eval.bench.bench import Bench
 from fpd_eval.bench.curves import Curve
 from fpd_eval.bench.measure import conditions, measure, measure_reference, second_half
@@ -55,12 +56,14 @@ def compare(
     judged: Sequence[Sequence[Judged]] = (),
     device: str = "cpu",
     curves: tuple[Curve, ...] = (),
+    asked: Sequence[tuple[str, str]] = (),
 ) -> Results:
     """Measure every system on the bench, and read what GenEval has judged. Training seeds become one row.
 
     Args:
         bench: None where no system is to be measured.
         judged: by row, one per training seed.
+        asked: rows that verdicts compare; by default every two.
 
     Raises:
         ValueError: a system made unusable images or features, or a file of GenEval results is damaged.
@@ -80,6 +83,10 @@ def compare(
         rows.append(row.model_copy(update={"published": values, "note": one.note}))
     if bench is not None and bench.protocol.battery:
         *rows, real = with_held_out([*rows, second_half(bench, classes)], bench.protocol.battery)
+    known = [row.name for row in (*rows, *geneval)]
+    for name in (name for pair in asked for name in pair):
+        if name not in known:
+            raise nearest(name, known, "row of --pair")
     return Results(
         protocol=None if bench is None else bench.protocol,
         machine=this_machine(torch.device(device)),
@@ -88,7 +95,7 @@ def compare(
         conditions=() if bench is None else conditions(bench, classes),
         geneval=geneval,
         prompts=shown_prompts(suites[0]) if geneval else (),
-        verdicts=verdicts(rows) + verdicts(geneval),
+        verdicts=verdicts(rows, asked) + verdicts(geneval, asked),
         warnings=(*(bench.lacks if bench else ()), *_warnings(rows)),
         curves=curves,
     )

@@ -47,6 +47,7 @@ class Comparison(Config):
     steps: tuple[Steps, ...] = Field((1, 2, 4, 8, 16), description="Of the students' teacher.")
     sampler: Sampler | None = Field(None, description="Of the teacher; by default its family's.")
     guidance_scale: Guidance | None = Field(None, description="Of the teacher; by default its family's. 1 is off.")
+    pairs: tuple[tuple[Name, Name], ...] = Field((), description="Rows that verdicts compare; by default every two.")
     teacher: str | None = Field(None, description="Family name or weight folder; by default the first student's.")
 
     @model_validator(mode="after")

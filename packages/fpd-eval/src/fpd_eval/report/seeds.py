@@ -54,14 +54,22 @@ def _means(values: Sequence[Mapping[str, float]]) -> dict[str, object]:
     return {"values": {name: fmean(one[name] for one in values) for name in shared}, "seeds": tuple(map(dict, values))}
 
 
-def verdicts(rows: Sequence[Row] | Sequence[GenEvalRow]) -> tuple[Verdict, ...]:
-    """Every metric of every two rows that have several seeds. The questions about one metric are corrected together."""
-    pairs = list(combinations([row for row in rows if row.seeds], 2))
+def verdicts(rows: Sequence[Row] | Sequence[GenEvalRow], asked: Sequence[tuple[str, str]] = ()) -> tuple[Verdict, ...]:
+    """Every metric of every two rows that have several seeds. The questions about one metric are corrected together.
+
+    Args:
+        asked: names of two rows; by default every pair is asked.
+    """
+    seeded = [row for row in rows if row.seeds]
+    by_name = {row.name: row for row in seeded}
+    pairs = list(combinations(seeded, 2))
+    if asked:
+        pairs = [(by_name[a], by_name[b]) for a, b in asked if a in by_name and b in by_name]
     found = []
     for metric in (*COLUMNS, *GENEVAL_COLUMNS):
-        asked = [(a, b) for a, b in pairs if metric in a.values and metric in b.values]
-        p_values = holm([welch(a.of_seeds(metric), b.of_seeds(metric)) for a, b in asked])
-        for (a, b), p in zip(asked, p_values, strict=True):
+        both = [(a, b) for a, b in pairs if metric in a.values and metric in b.values]
+        p_values = holm([welch(a.of_seeds(metric), b.of_seeds(metric)) for a, b in both])
+        for (a, b), p in zip(both, p_values, strict=True):
             difference = a.values[metric] - b.values[metric]
             found.append(Verdict(metric=metric, first=a.name, second=b.name, difference=difference, p=p))
     return tuple(found)
@@ -94,7 +102,7 @@ def seed_notes(results: Results) -> list[str]:
     said = ["± is the standard deviation over training seeds; pictures are those of the first."]
     if results.verdicts:
         said.append(
-            f"Real difference: Welch's t-test over the seeds, p < {LEVEL:g} after Holm's correction for all pairs of "
-            "rows in a metric. A Fréchet distance is biased by the number of images, equally for all rows."
+            f"Real difference: Welch's t-test over the seeds, p < {LEVEL:g} after Holm's correction for the pairs of "
+            "rows asked about in a metric. A Fréchet distance is biased by the number of images, equally for all rows."
         )
     return said + ([f"One seed: no verdict on {', '.join(single)}."] if single else [])
