@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ from fpd_core.config import Config, ConfigError, explain
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_eval.report.columns import Better
 from fpd_train.config import TrainConfig, load_config, parse
+from fpd_train.reproduce.processes import Processes
 from fpd_train.run_folder import decisive
 
 ROWS = Path(__file__).with_name("ablations.json")
@@ -82,49 +81,6 @@ def read_declared(path: Path = ROWS) -> Declared:
         return Declared.model_validate(read_json(path, error=ConfigError))
     except ValidationError as error:
         raise explain(error, str(path)) from None
-
-
-class Failed(Exception):
-    """A run or its measurement ended badly; the message says why."""
-
-
-@dataclass
-class Processes:
-    """Child processes, so that Ctrl-C reaches those that work."""
-
-    threads: int = 1
-    running: set[subprocess.Popen[str]] = field(default_factory=set)
-    stopped: bool = False
-
-    def call(self, command: list[str], log: Path) -> str:
-        """Standard output; the rest goes to `log`. Raises Failed with the last line of it."""
-        if self.stopped:
-            raise Failed("stopped before it began")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as errors:
-            process = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
-                start_new_session=True,
-            )
-            self.running.add(process)
-            output, _ = process.communicate()
-        self.running.discard(process)
-        if process.returncode:
-            said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise Failed(f"exit code {process.returncode}: {said[-1] if said else 'nothing was said'}")
-        return output
-
-    def stop(self) -> None:
-        """Ask every child to save and end, and wait until all have. Not by SIGINT, which background jobs ignore."""
-        self.stopped = True
-        for process in (working := list(self.running)):
-            process.terminate()
-        for process in working:
-            process.wait()
 
 
 @dataclass
@@ -204,8 +160,8 @@ def recall(run: Run, settings: dict[str, Any]) -> bool:
     return True
 
 
-def perform(run: Run, world: str, settings: dict[str, Any], processes: Processes, cache: Path) -> None:
-    """Train, unless the student is ready, and measure. Raises Failed."""
+def perform(run: Run, world: str, settings: dict[str, Any], processes: Processes, cache: Path) -> str:
+    """Train, unless the student is ready, and measure; how long it took. Raises Failed."""
     began = time.monotonic()
     if run.config is not None:
         wanted = run.folder.with_suffix(".json")
@@ -217,6 +173,7 @@ def perform(run: Run, world: str, settings: dict[str, Any], processes: Processes
     run.seconds = time.monotonic() - began
     record = {"settings": settings, "values": run.values, "reference": run.reference, "seconds": run.seconds}
     write_text(run.folder / MEASURED, json.dumps(record, indent=2) + "\n")
+    return f"done in {run.seconds / 60:.1f} min"
 
 
 def measure(
@@ -238,12 +195,12 @@ def measure(
             str(place / "geneval"),
         ]
         options = ["--samples", str(settings["samples"]), "--json"]
-        scores = json.loads(processes.call(command + options, log))[0]["scores"]
+        scores = json.loads(processes.call(command + options, log).text)[0]["scores"]
         tasks = {TASKS[tag]: task["score"] for tag, task in scores["tasks"].items()}
         return tasks | {"geneval_overall": scores["overall"]}, {}
     command = ["fpd-eval", "compare", "--systems", str(section), "--num-images", str(settings["num_images"])]
     options = ["--json", "--cache-dir", str(cache), "--out", str(place / "report")]
-    found = json.loads(processes.call(command + options, log))
+    found = json.loads(processes.call(command + options, log).text)
     return found["rows"][0]["values"], found["reference"]["values"]
 
 

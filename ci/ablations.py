@@ -11,7 +11,6 @@ is marked with its reason and ends no other. Tables, plots and `results.json` go
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import median
 from types import FrameType
@@ -24,8 +23,6 @@ from ablation_runs import (
     TABLES,
     WORLDS,
     Declared,
-    Failed,
-    Processes,
     Run,
     finished,
     measure,
@@ -35,7 +32,9 @@ from ablation_runs import (
     resolve,
 )
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from fpd_train.reproduce.processes import Failed, Processes
+from fpd_train.reproduce.side_by_side import side_by_side
 
 console = Console(highlight=False)
 Teachers = dict[int, dict[str, float]]
@@ -96,28 +95,10 @@ def show_plan(runs: Sequence[Run], declared: Declared, world: str, jobs: int) ->
     console.print(f"{len(left)} runs to do, about {hours:.1f} hours with {jobs} at a time ({source})")
 
 
-def work(runs: Sequence[Run], jobs: int, one: Callable[[Run], None], processes: Processes) -> None:
+def work(runs: Sequence[Run], jobs: int, one: Callable[[Run], str], processes: Processes) -> None:
     """`one` of every run, `jobs` at a time, each folder once; failures become reasons."""
     waiting = {run.folder: run for run in runs if run.values is None and run.can_start}
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(waiting))
-        with ThreadPoolExecutor(jobs) as pool:
-            asked = {pool.submit(one, run): run for run in waiting.values()}
-            try:
-                for future in as_completed(asked):
-                    run = asked[future]
-                    try:
-                        future.result()
-                        console.print(f"{run.name}: done in {run.seconds / 60:.1f} min")
-                    except (Failed, OSError, ValueError, KeyError) as error:
-                        run.reason = str(error)
-                        console.print(f"{run.name}: [red]failed[/]: {error}", soft_wrap=True)
-                    progress.advance(task)
-            except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
-                processes.stop()
-                raise
+    side_by_side(list(waiting.values()), one, jobs, processes, console)
     for run in runs:  # rows of one configuration share a run
         twin = waiting.get(run.folder)
         if twin is not None and twin is not run:

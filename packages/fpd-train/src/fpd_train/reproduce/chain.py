@@ -36,7 +36,7 @@ class Taken(Config):
 class Chain:
     """A row at one seed and learning rate. `updates` and `seconds` exclude each other: one is the budget."""
 
-    name: str
+    row_name: str
     row: Row
     seed: int
     rate_factor: float
@@ -49,21 +49,22 @@ class Chain:
     reason: str = ""
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         budget = f"{self.updates} updates" if self.updates is not None else f"{self.seconds:.0f} s"
-        return f"{self.name}, seed {self.seed}, rate x{self.rate_factor:g}, {budget}"
+        return f"{self.row_name}, seed {self.seed}, rate x{self.rate_factor:g}, {budget}"
 
-    def perform(self, processes: Processes) -> None:
-        """Train all stages. Raises Failed, ConfigError."""
+    def perform(self, processes: Processes) -> str:
+        """Train all stages; what they took, in words. Raises Failed, ConfigError."""
         self.folders, self.taken = [], []
         for place, stage in enumerate(self.row.stages):
             folder, taken = self._stage(place, stage, processes)
             self.folders.append(folder)
             self.taken.append(taken)
+        return ", ".join(f"{one.updates} updates of {one.seconds_per_update:.2f} s" for one in self.taken)
 
     def students(self) -> dict[str, Path]:
         """Folders by name of the table's row."""
-        found = {f"{self.name}{added}": self.folders[-1] / name for name, added in self.row.students.items()}
+        found = {f"{self.row_name}{added}": self.folders[-1] / name for name, added in self.row.students.items()}
         shown = zip(self.row.stages, self.folders, strict=True)
         return {stage.shown_as: folder / "student" for stage, folder in shown if stage.shown_as} | found
 

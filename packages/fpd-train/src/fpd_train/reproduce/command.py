@@ -2,19 +2,12 @@
 
 import signal
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    from fpd_train.reproduce.chain import Chain
-    from fpd_train.reproduce.processes import Processes
 
 Part = Literal["search", "training", "tables", "plot"]
 
@@ -41,6 +34,7 @@ def reproduce_command(
     from fpd_train.reproduce.declared import read_table
     from fpd_train.reproduce.processes import Processes
     from fpd_train.reproduce.reproduction import Plan, reproduce
+    from fpd_train.reproduce.side_by_side import side_by_side
 
     console = Console(highlight=False)
     processes = Processes()
@@ -57,37 +51,17 @@ def reproduce_command(
         out=out,
     )
     try:
-        reproduce(plan, lambda chains: _work(chains, jobs, processes, console), processes, console, until)
+        reproduce(
+            plan,
+            lambda chains: side_by_side(chains, lambda chain: chain.perform(processes), jobs, processes, console),
+            processes,
+            console,
+            until,
+        )
     except KeyboardInterrupt:
         processes.stop()
         console.print("interrupted; the same command continues")
         sys.exit(130)
-
-
-def _work(chains: "Sequence[Chain]", jobs: int, processes: "Processes", console: Console) -> None:
-    """Perform them, `jobs` at a time; failures become reasons."""
-    columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(jobs) as pool,
-    ):
-        task = progress.add_task("", total=len(chains))
-        asked = {pool.submit(chain.perform, processes): chain for chain in chains}
-        try:
-            for future in as_completed(asked):
-                chain = asked[future]
-                try:
-                    future.result()
-                except (ValueError, OSError, KeyError) as error:
-                    chain.reason = str(error).splitlines()[0]
-                    console.print(f"{chain.label}: [red]failed[/]: {chain.reason}", soft_wrap=True)
-                else:
-                    console.print(f"{chain.label}: done")
-                progress.advance(task)
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop()
-            raise
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

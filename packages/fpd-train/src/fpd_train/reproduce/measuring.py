@@ -10,7 +10,6 @@ from fpd_core.atomic import write_text
 from fpd_train.reproduce.chain import digest
 from fpd_train.reproduce.processes import Processes
 
-
 System = tuple[str, list[dict[str, Any]]]
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fpd_core.atomic import write_text
 from fpd_train.reproduce import search
-from fpd_train.reproduce.chain import Chain
+from fpd_train.reproduce.chain import Chain, Taken
 from fpd_train.reproduce.declared import Table
 from fpd_train.reproduce.measuring import Measuring, student_systems, teacher_systems
 from fpd_train.reproduce.processes import Processes
@@ -55,13 +55,14 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
         return
     if plan.first not in found:
         raise ValueError(f"{plan.first} sets the budget of all rows, and none of its runs ended: see {runs}")
-    known = {chain.name: chain for chain in searched if chain.rate_factor == found.get(chain.name, {}).get("factor")}
-    seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first].taken)
+    rates = {name: one["factor"] for name, one in found.items()}
+    known = {name: fastest([one for one in searched if one.row_name == name and not one.reason]) for name in rates}
+    seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
     budgets = {
         "equal time": (f"Every row trains for {seconds:.0f} s of one core, pairs included", {"seconds": seconds}),
         "equal updates": (f"Every row makes {plan.updates} updates", {"updates": plan.updates}),
     }
-    planned = {budget: _chains(plan, known, asked, runs) for budget, (_, asked) in budgets.items()}
+    planned = {budget: _chains(plan, rates, known, asked, runs) for budget, (_, asked) in budgets.items()}
     work([chain for seed in plan.seeds for chains in planned.values() for chain in chains if chain.seed == seed])
     if until == "training":
         return
@@ -73,11 +74,11 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
         asked = [pair for pair in pairs if all(name in students for name in pair)]
         results = measuring.compare([*teachers, *student_systems(students)], budget.replace(" ", "-"), asked)
         said = (
-            f"{sentence}. Seeds {', '.join(map(str, plan.seeds))}; {plan.num_images} images per seed; ± is the standard "
-            f"deviation over seeds. The learning rate is the best of {len(plan.table.rate_factors)} after "
+            f"{sentence}. Seeds {', '.join(map(str, plan.seeds))}, ± their standard deviation; {plan.num_images} images "
+            f"per seed. The learning rate is the best of {len(plan.table.rate_factors)} after "
             f"{plan.search_updates} updates of seed {search.SEED}."
         )
-        lacks = [f"{chain.label}: {chain.reason}" for chain in chains if chain.reason]
+        lacks = [f"{chain.name}: {chain.reason}" for chain in chains if chain.reason]
         text = write_table(plan.table, budget, said, results, _costs(chains), lacks, plan.out)
         console.print(text, markup=False, soft_wrap=True)
         _record(plan, budget, results)
@@ -85,13 +86,27 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
             _plot(plan, measuring, students, results)
 
 
-def _chains(plan: Plan, known: Mapping[str, Chain], asked: dict[str, Any], runs: Path) -> list[Chain]:
+def fastest(chains: Sequence[Chain]) -> list[Taken]:
+    """By stage, the least that runs of one row took: a machine with other work on it makes some of them slow."""
+    return [
+        stages[0].model_copy(
+            update={
+                "seconds_per_update": min(taken.seconds_per_update for taken in stages),
+                "pairs_seconds": min(taken.pairs_seconds for taken in stages),
+            }
+        )
+        for stages in zip(*(chain.taken for chain in chains), strict=True)
+    ]
+
+
+def _chains(
+    plan: Plan, rates: Mapping[str, float], known: Mapping[str, Sequence[Taken]], asked: dict[str, Any], runs: Path
+) -> list[Chain]:
     """Every row at every seed; those whose search failed are left out."""
     return [
-        Chain(name, row, seed, known[name].rate_factor, runs, known=known[name].taken, **asked)
+        Chain(name, plan.table.rows[name], seed, rate, runs, known=known[name], **asked)
         for seed in plan.seeds
-        for name, row in plan.table.rows.items()
-        if name in known
+        for name, rate in rates.items()
     ]
 
 
@@ -108,7 +123,7 @@ def _costs(chains: Sequence[Chain]) -> dict[str, Any]:
     by_row: dict[str, list[Chain]] = {}
     for chain in chains:
         for added in () if chain.reason else chain.row.students.values():
-            by_row.setdefault(f"{chain.name}{added}", []).append(chain)
+            by_row.setdefault(f"{chain.row_name}{added}", []).append(chain)
     return {name: cost(found) for name, found in by_row.items()}
 
 

@@ -26,7 +26,7 @@ def best(chains: Sequence[Chain], table: Table, measuring: Measuring) -> dict[st
     Raises:
         Failed: the comparison ended badly.
     """
-    students = {f"{chain.name} x{chain.rate_factor:g}": _last(chain) for chain in chains if not chain.reason}
+    students = {f"{chain.row_name} x{chain.rate_factor:g}": _last(chain) for chain in chains if not chain.reason}
     rows = measuring.compare(student_systems({name: [one] for name, one in students.items()}), "search")["rows"]
     values: Mapping[str, Mapping[str, float]] = {row["name"]: row["values"] for row in rows}
     found: dict[str, Any] = {}
