@@ -172,6 +172,14 @@ def test_pairs_are_drawn_by_the_stage_before_and_paid(place):
     }
 
 
+def test_a_budget_below_its_pairs_is_told(place):
+    known = [Taken(updates=1, seconds_per_update=0.5, pairs_seconds=15, peak_memory=1)] * 4
+    with pytest.raises(Failed, match="its pairs alone take 60 of 40 s"):
+        Chain("redi", read_table(TABLE).rows["redi"], 0, 1.0, place / "runs", seconds=40.0, known=known).perform(
+            Processes()
+        )
+
+
 def test_what_is_done_is_not_done_again(place):
     run(place, ["dimo"])
     before = asked(place)

@@ -16,7 +16,7 @@ from fpd_core.untrusted import read_json
 from fpd_train.config import TrainConfig, load_config
 from fpd_train.methods.teacher_samples import REFERENCE
 from fpd_train.reproduce.declared import Pairs, Row, Stage
-from fpd_train.reproduce.processes import Processes
+from fpd_train.reproduce.processes import Failed, Processes
 from fpd_train.run_folder import decisive
 
 CADENCES = {"log_every": 5, "sample_every": 10**6, "save_every": 200, "keep_checkpoints": 1, "device": "cpu"}
@@ -74,7 +74,10 @@ class Chain:
             total = self.updates * stage.share
         else:
             assert self.seconds is not None
-            left = self.seconds - sum(one.pairs_seconds for one in self.known)
+            paid = sum(one.pairs_seconds for one in self.known)
+            left = self.seconds - paid
+            if left <= 0:
+                raise Failed(f"its pairs alone take {paid:.0f} of {self.seconds:.0f} s")
             total = left * stage.share / self.known[place].seconds_per_update
         return max(1, round(total / self.row.rounds)) * self.row.rounds
 

@@ -74,8 +74,8 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
         asked = [pair for pair in pairs if all(name in students for name in pair)]
         results = measuring.compare([*teachers, *student_systems(students)], budget.replace(" ", "-"), asked)
         said = (
-            f"{sentence}. Seeds {', '.join(map(str, plan.seeds))}, ± their standard deviation; {plan.num_images} images "
-            f"per seed. The learning rate is the best of {len(plan.table.rate_factors)} after "
+            f"{sentence}. Seeds {', '.join(map(str, plan.seeds))}, ± their standard deviation; {plan.num_images} "
+            f"images per seed. The learning rate is the best of {len(plan.table.rate_factors)} after "
             f"{plan.search_updates} updates of seed {search.SEED}."
         )
         lacks = [f"{chain.name}: {chain.reason}" for chain in chains if chain.reason]
