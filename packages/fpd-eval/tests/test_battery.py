@@ -155,7 +155,7 @@ def test_compare_shows_who_saw_what_and_the_real_images(run, world, toy):
     assert code == 0, err
     assert max(len(line) for line in out.splitlines()[:-1]) <= 80
     report = (world / "battery" / "report.md").read_text()
-    assert "| real, second half (3 splits) | – | – |" in report
+    assert "| real, second half (10 splits) | – | – |" in report
     assert "| student | 1 | 1 |" in report
     assert "unknown" in report
     assert r"Held out: classifier, pixels\_8x8" in report

@@ -90,6 +90,15 @@ def test_verdicts_tell_a_difference_from_noise(compared):
     assert line[3] == "+1.00"
 
 
+def test_only_the_asked_pairs_are_judged_and_corrected(compared):
+    """One question instead of three: Holm's factor 3 on the smallest p becomes 1; a pair's order is the asked one."""
+    every = {(v.first, v.second): v for v in compared.verdicts if v.metric == "fd_classifier"}
+    [found] = [v for v in verdicts(compared.rows, [("b", "a")]) if v.metric == "fd_classifier"]
+    assert (found.first, found.second, found.difference) == ("b", "a", pytest.approx(1))
+    assert found.p == pytest.approx(every["a", "b"].p / 3)
+    assert verdicts(compared.rows, [("a", "teacher")]) == ()
+
+
 def test_rows_of_one_seed_get_no_verdict(compared, results):
     assert seed_notes(compared)[-1] == f"One seed: no verdict on teacher, untrained, {results.rows[4].name}."
     assert "One seed: no verdict" in markdown_report(compared, {})
@@ -148,6 +157,14 @@ def test_the_command_joins_system_files(run, world, tmp_path):
         (("--ckpt", "runs/a,runs/b"), "several training seeds need a name, as in: --ckpt fpd=runs/a,runs/b"),
         (("--ckpt", "x=runs/tiny/student,runs/tiny/student"), "student folder runs/tiny/student is given twice"),
         (("--geneval", "x=a.jsonl,a.jsonl"), "GenEval result a.jsonl is given twice"),
+        (
+            ("--ckpt", "runs/tiny/student", "--pair", "student"),
+            "--pair is two rows, as in: --pair fpd,dimo; got 'student'",
+        ),
+        (
+            ("--ckpt", "runs/tiny/student", "--pair", "studnt,teacher"),
+            "unknown row of --pair 'studnt'; did you mean 'student'",
+        ),
         (("--ckpt", "x=runs/tiny/student,runs/nothing"), "runs/nothing is not a weight folder"),
     ],
 )

@@ -47,7 +47,7 @@ class MetricProtocol(Config):
         "`num_images`: one is the reference, what the other is away from it the unit of ratios.",
     )
     real_splits: Amount = Field(
-        3, description="Splits of the real images whose mean is the unit; as many others show what real images score."
+        10, description="Splits of the real images whose mean is the unit; as many others show what real images score."
     )
     scores: str | None = Field(None, description="Extractor whose logits give the inception score and accuracy.")
     num_images: Amount = Field(50000, description="Generated images per system.")

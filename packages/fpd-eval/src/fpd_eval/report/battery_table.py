@@ -73,8 +73,10 @@ def battery_notes(results: Results) -> list[str]:
     real = next((row for row in results.rows if row.is_real), None)
     said = [f"Held out: {', '.join(judges)}, which no training in this table is known to have seen."] if judges else []
     if real is not None:
+        count = len(real.seeds)
         said.append(
-            f"Real images, second half: mean ± standard deviation over {len(real.seeds)} splits that had no part in "
-            "the unit; ratios of 1 are as good as real images can be told from each other."
+            f"Real images, second half: mean ± standard deviation over {count} splits that had no part in the unit. "
+            f"Mean and unit are each known to ± / √{count}; within that a ratio of 1 is as good as real images can be "
+            "told from each other."
         )
     return said

@@ -73,6 +73,10 @@ def compare(
     if len(suites) > 1:
         raise ValueError(f"the GenEval results are of the suites {' and '.join(suites)}, which cannot be compared")
     require_one_detector(geneval)
+    known = [*(one.system.name for one in measured), *(row.name for row in geneval)]
+    for name in (name for pair in asked for name in pair):
+        if name not in known:
+            raise nearest(name, known, "row of --pair")
     classes = next((one.system.num_classes for one in measured if one.system.num_classes), 1)
     rows: list[Row] = []
     real: Row | None = None
@@ -83,10 +87,6 @@ def compare(
         rows.append(row.model_copy(update={"published": values, "note": one.note}))
     if bench is not None and bench.protocol.battery:
         *rows, real = with_held_out([*rows, second_half(bench, classes)], bench.protocol.battery)
-    known = [row.name for row in (*rows, *geneval)]
-    for name in (name for pair in asked for name in pair):
-        if name not in known:
-            raise nearest(name, known, "row of --pair")
     return Results(
         protocol=None if bench is None else bench.protocol,
         machine=this_machine(torch.device(device)),
