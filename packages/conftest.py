@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
+from warm_python import WarmPython
 
 # Some tests send signals to processes of theirs, which would ignore SIGHUP where the tests run under nohup, and SIGINT
 # where a script starts them with `&`.
@@ -18,6 +19,14 @@ COUNTS = pytest.StashKey[dict[str, int]]()
 
 def pytest_configure(config):
     config.stash[COUNTS] = {}
+
+
+@pytest.fixture(scope="session")
+def warm_python():
+    """Starts programs that find their imports done."""
+    python = WarmPython()
+    yield python
+    python.stop()
 
 
 @pytest.fixture

@@ -1,13 +1,13 @@
 """With `gather`, how a batch is spread over ranks changes nothing."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed as dist
+from warm_python import outcome
 
 from fpd_core.drift import drift_loss
 
@@ -31,10 +31,9 @@ def one_rank(rank, results):
     dist.destroy_process_group()
 
 
-def test_two_ranks_compute_the_problem_of_one(tmp_path):
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+def test_two_ranks_compute_the_problem_of_one(warm_python, tmp_path):
+    code, output = outcome(warm_python.start([__file__, tmp_path], ranks=2))
+    assert code == 0, output
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     x, y = batch()
     x.requires_grad_()
@@ -49,4 +48,4 @@ def test_two_ranks_compute_the_problem_of_one(tmp_path):
 
 
 if __name__ == "__main__":
-    one_rank(int(sys.argv[1]), Path(sys.argv[2]))
+    one_rank(int(os.environ["RANK"]), Path(sys.argv[1]))

@@ -1,7 +1,6 @@
 """Two passes on two real ranks: how a drift problem is spread over ranks and chunks changes nothing."""
 
 import os
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import distributed as dist
+from warm_python import outcome
 
 from fpd_core.kernel_batch import first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
@@ -78,13 +78,12 @@ def one_batch(folder, config):
     return loss.detach(), gradients(student)
 
 
-def test_two_ranks_of_two_chunks_are_one_batch(teacher, tmp_path):
+def test_two_ranks_of_two_chunks_are_one_batch(warm_python, teacher, tmp_path):
     teacher = teacher.double()
     torch.save(teacher, tmp_path / "teacher.pt")
     torch.save(deepcopy(teacher.network).eval().requires_grad_(True), tmp_path / "student.pt")
-    commands = [[sys.executable, __file__, str(rank), str(tmp_path)] for rank in (0, 1)]
-    processes = [subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    code, output = outcome(warm_python.start([__file__, tmp_path], ranks=2))
+    assert code == 0, output
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     for config, *found in zip(CONFIGS, *ranks, strict=True):
         loss, expected = one_batch(tmp_path, config)
@@ -94,4 +93,4 @@ def test_two_ranks_of_two_chunks_are_one_batch(teacher, tmp_path):
 
 
 if __name__ == "__main__":
-    one_rank(int(sys.argv[1]), Path(sys.argv[2]))
+    one_rank(int(os.environ["RANK"]), Path(sys.argv[1]))

@@ -17,6 +17,7 @@ sys.path.insert(0, str(CI))
 
 from ablation_report import judge  # noqa: E402
 from ablation_runs import Ordering, read_declared, resolve  # noqa: E402
+from warm_python import outcome  # noqa: E402
 
 TRAIN = """#!{python}
 import json, os, pathlib, sys
@@ -49,7 +50,7 @@ print(json.dumps({{"rows": [{{"values": values}}], "reference": {{"values": {{"c
 
 
 @pytest.fixture
-def ablate(tmp_path):
+def ablate(warm_python, tmp_path):
     """Runs `ci/ablations.py`: (exit code, output)."""
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -59,14 +60,9 @@ def ablate(tmp_path):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     def run(*arguments):
-        done = subprocess.run(
-            [sys.executable, str(CI / "ablations.py"), "--out", str(tmp_path / "out"), "--steps", "2", *arguments],
-            env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"},
-            cwd=CI.parent,
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, done.stdout + done.stderr
+        command = [CI / "ablations.py", "--out", tmp_path / "out", "--steps", "2", *arguments]
+        environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+        return outcome(warm_python.start(command, env=environment, cwd=CI.parent))
 
     return run
 
@@ -166,11 +162,12 @@ def test_what_is_not_ready_is_said(ablate, ready, message):
     assert message in " ".join(out.split())
 
 
-def test_list_starts_nothing(ablate, tmp_path):
-    code, out = ablate("--table", "recipe", "--seeds", "0", "--list")
-    assert code == 0, out
-    assert "recipe, seed 0: to do" in out
-    assert "runs to do, about" in out
+def test_list_starts_nothing(tmp_path):
+    command = [sys.executable, CI / "ablations.py", "--out", tmp_path / "out", "--table", "recipe", "--list"]
+    done = subprocess.run([*command, "--seeds", "0"], cwd=CI.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "recipe, seed 0: to do" in done.stdout
+    assert "runs to do, about" in done.stdout
     assert not (tmp_path / "trained.txt").exists()
 
 

@@ -2,13 +2,13 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_python import free_port, outcome
 
 from fpd_core.checkpoints import save_folder
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
@@ -54,34 +54,37 @@ def config(teacher_folder, tmp_path):
 
 
 @pytest.fixture
-def launch(config, tmp_path):
-    """Start a run: `launch(ranks=None, wait=True, **changes of top-level keys)`; None is plain python, no launcher.
+def launch(config, tmp_path, warm_python):
+    """Start a run: `launch(ranks=1, how="warm", wait=True, **changes of top-level keys)`.
 
-    `environment` adds variables, `file_limit` is the size that the run's files may have.
+    How: "warm" finds its imports done, "fresh" is an interpreter of its own, "deepspeed" the launcher with fresh ranks.
+    `environment` adds variables, `file_limit` is the size that the files of a warm run may have.
     """
 
-    def start(ranks=None, wait=True, arguments=(), environment=None, file_limit=None, **changes):
+    def start(ranks=1, how="warm", wait=True, arguments=(), environment=None, file_limit=None, **changes):
         path = tmp_path / "config.json"
         path.write_text(json.dumps(config | changes))
-        head = [sys.executable, str(RUN)]
-        if ranks:
-            deepspeed = Path(sys.executable).with_name("deepspeed")
-            port = 20000 + os.getpid() % 20000
-            head = [str(deepspeed), "--num_gpus", str(ranks), "--master_port", str(port), str(RUN)]
+        command = [str(RUN), "--config", str(path), *arguments]
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **(environment or {})}
-        process = subprocess.Popen(
-            [*head, "--config", str(path), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=variables,
-            cwd=tmp_path,
-            start_new_session=True,
-            preexec_fn=file_limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))),
-        )
+        if how == "warm":
+            processes = warm_python.start(command, ranks=ranks, cwd=tmp_path, env=variables, file_limit=file_limit)
+        else:
+            launcher = [str(Path(sys.executable).with_name("deepspeed")), "--num_gpus", str(ranks)]
+            port = ["--master_port", str(free_port())]
+            processes = [
+                subprocess.Popen(
+                    [*([*launcher, *port] if how == "deepspeed" else [sys.executable]), *command],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    env=variables,
+                    cwd=tmp_path,
+                    start_new_session=True,
+                )
+            ]
         if not wait:
+            (process,) = processes
             return process
-        output, _ = process.communicate(timeout=200)
-        return process.returncode, output
+        return outcome(processes)
 
     return start

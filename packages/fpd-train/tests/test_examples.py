@@ -2,13 +2,12 @@
 
 import ast
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from warm_python import outcome
 
 pytestmark = pytest.mark.distributed
 REPO = Path(__file__).resolve().parents[3]
@@ -42,23 +41,18 @@ def logged(folder):
     return [json.loads(line)["loss"] for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
 
 
-def start(command, rank, world):
-    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
-    own |= {"MASTER_PORT": str(20000 + os.getpid() % 20000), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
-    return subprocess.Popen([sys.executable, *command], env={**os.environ, **own}, cwd=REPO)
-
-
-def test_two_ranks_of_fsdp2_have_the_trainers_losses(tmp_path):
+def test_two_ranks_of_fsdp2_have_the_trainers_losses(warm_python, tmp_path):
     config_in(tmp_path)
-    processes = [start([__file__, str(tmp_path)], rank, 2) for rank in range(2)]
-    assert [process.wait(timeout=200) for process in processes] == [0, 0]
+    code, output = outcome(warm_python.start([__file__, tmp_path], ranks=2, cwd=REPO))
+    assert code == 0, output
     assert json.loads((tmp_path / "fsdp0.json").read_text()) == pytest.approx(logged(tmp_path), abs=1e-6)
 
 
-def test_plain_and_accelerated_loops_have_the_trainers_losses(tmp_path, monkeypatch, capsys):
+def test_plain_and_accelerated_loops_have_the_trainers_losses(warm_python, tmp_path, monkeypatch, capsys):
     config_in(tmp_path)
-    command = [str(REPO / "packages/fpd-train/run.py"), "--config", str(tmp_path / "config.json")]
-    assert start(command, 0, 1).wait(timeout=200) == 0
+    command = [REPO / "packages/fpd-train/run.py", "--config", tmp_path / "config.json"]
+    code, output = outcome(warm_python.start(command, cwd=REPO))
+    assert code == 0, output
     monkeypatch.chdir(REPO)
     for arguments in (["plain_loop.py", str(tmp_path / "student"), str(STEPS)], ["accelerate_loop.py", str(STEPS)]):
         monkeypatch.setattr(sys, "argv", arguments)

@@ -104,7 +104,9 @@ def test_a_killed_run_ends_in_the_numbers_of_an_unbroken_one(
     launch, config, unbroken, tmp_path_factory, seed, ranks, accumulation, disturb
 ):
     folder, kind = Path(config["output"]), (ranks, accumulation)
-    start = partial(launch, ranks if ranks > 1 else None, engine={"accumulation": accumulation}, **SETTINGS)
+    start = partial(
+        launch, ranks, "deepspeed" if ranks > 1 else "fresh", engine={"accumulation": accumulation}, **SETTINGS
+    )
     if kind not in unbroken:
         code, output = start()
         assert code == 0, output

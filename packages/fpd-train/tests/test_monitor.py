@@ -133,7 +133,7 @@ def test_the_demo_is_monitored():
 @pytest.mark.distributed
 def test_a_run_with_it_has_the_weights_of_one_without_on_two_ranks_too(launch, config, tmp_path):
     outputs = {}
-    for name, ranks, section in (("without", None, None), ("with", None, SECTION), ("both", 2, SECTION)):
+    for name, ranks, section in (("without", 1, None), ("with", 1, SECTION), ("both", 2, SECTION)):
         method = config["method"] | {"monitor": section}
         code, output = launch(ranks, method=method, output=str(tmp_path / name), steps=3, log_every=3)
         assert code == 0, output

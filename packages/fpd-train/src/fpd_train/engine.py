@@ -8,8 +8,10 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
+from deepspeed.runtime import compiler
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
@@ -32,6 +35,11 @@ from deepspeed.utils.tensor_fragment import fragment_address
 
 # All that DeepSpeed's own files hold beside tensors and plain containers: records without behaviour.
 RECORDS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [LossScaler, ZeroStageEnum, fragment_address]
+
+# Beside any optimizer DeepSpeed imports its Muon, and that torch's whole compiler: seconds in every start. No run uses
+# Muon, so its functions may stay as they are.
+with suppress(ImportError, AttributeError), patch.object(compiler, "compile", lambda: lambda function: function):
+    import deepspeed.runtime.zero.muon.muon_optimizer
 
 
 def start_processes(device: str, limit_seconds: float) -> tuple[torch.device, ranks.Store]:
@@ -52,7 +60,8 @@ def start_processes(device: str, limit_seconds: float) -> tuple[torch.device, ra
     logger.setLevel(logging.ERROR)
     if not use_cuda:
         # The shared-memory op compiles for a minute and a killed compile hangs later runs; gloo is enough on CPUs.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # Said before anybody asks, which would try the compiler of every op.
+        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
     local = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if use_cuda else torch.device("cpu")
     if use_cuda:
