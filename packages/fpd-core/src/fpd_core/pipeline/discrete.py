@@ -44,6 +44,7 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self,
+        *,  # diffusers takes positional settings for defaults when it makes another scheduler of them
         mask_token_id: int,
         init_mask_ratio: float = 0.9,
         num_inference_steps: int = 1,

@@ -59,7 +59,7 @@ class FpdPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is unty
             num_inference_steps: None is what the student was exported with.
             guidance_scale: g of u + g (c - u) in every step; None is the student's own, which may move.
             generator: on the pipeline's device; with one seeded as `Generator.generate`'s seed the images are equal.
-                B M generators draw the images one by one, each as if it were alone.
+                B M generators draw the tokens one by one, each as if it were alone.
             output_type: PIL images, an array [B M, H, W, 3], a tensor [B M, 3, H, W], or ("latent") tokens [B M, L].
 
         Returns:

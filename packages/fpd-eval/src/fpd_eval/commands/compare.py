@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
+from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, student_folder
+from fpd_eval.commands.usage import user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DIR[,DIR...]",
-            help="Student folder, or NAME and one folder per training seed of one recipe; may be repeated.",
+            help="Student folder or OWNER/NAME of the hub, or NAME and one per training seed of a recipe; may be "
+            "repeated.",
         ),
     ] = None,
     systems: Annotated[
@@ -65,6 +67,7 @@ def compare(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Training run whose loss curves are shown.")] = None,
     cache_dir: CacheOption = CACHE,
+    write_card: CardOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Teachers, students, baselines and folders of images: one table with the published values, one report.
@@ -75,7 +78,7 @@ def compare(
         from fpd_eval.report.entrants import Comparison
 
         ckpt = ckpt or []
-        students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
+        students = [_candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
         comparison = given(
             Comparison,
             students=students,
@@ -96,7 +99,11 @@ def compare(
             batch_size=batch_size,
         )
         results = _compare(comparison, wanted, reference or [], device=device, run=run, cache_dir=cache_dir)
-        _show(results, out or (students[0].folders[0].parent if students else Path()) / "report", as_json=as_json)
+        if write_card:
+            from fpd_eval.report.card import write_compared
+
+            write_compared(results, students)
+        _show(results, out or (students[0].beside if students else Path()) / "report", as_json=as_json)
 
 
 def report(
@@ -114,14 +121,18 @@ def report(
             raise ValueError(f"{results}: {error}") from None
 
 
-def _candidate(argument: str, *, alone: bool) -> "Candidate":
+def _candidate(argument: str, *, alone: bool, write_card: bool = False) -> "Candidate":
     """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
+    from fpd_core.hub import is_repository
     from fpd_eval.report.entrants import Candidate
 
     name, folders = _named(argument)
     if name is None and len(folders) > 1:
         raise ValueError(f"several training seeds need a name, as in: --ckpt fpd={argument}")
-    return given(Candidate, name=name or ("student" if alone else folders[0].resolve().name), folders=folders)
+    own = Path(folders[0]).resolve()  # of a repository too: what was fetched lies in a folder of another name
+    found = [student_folder(str(folder), write_card=write_card) for folder in folders]
+    beside = Path() if is_repository(str(folders[0])) else Path(folders[0]).parent
+    return given(Candidate, name=name or ("student" if alone else own.name), folders=found, beside=beside)
 
 
 def _system_files(argument: str) -> "SystemFiles":
@@ -170,7 +181,7 @@ def _compare(
     from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
-    beside = comparison.students[0].folders[0].parent if comparison.students else None
+    beside = comparison.students[0].beside if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
     where = usable_device(device)
