@@ -11,6 +11,7 @@ import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
@@ -56,6 +57,19 @@ class LocalHub:
     def files(self, name: str, revision: str = "main") -> Files:
         """Path -> content; empty where there is none."""
         return self.repositories.get(name, {}).get(self.branches.get((name, revision), revision), {})
+
+
+def point_client_at(url: str, monkeypatch: Any, cache: Path) -> None:
+    """Make huggingface_hub, which reads its settings once, take `url` for the hub and `cache` for its folder."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", url)
 
 
 class _Handler(BaseHTTPRequestHandler):

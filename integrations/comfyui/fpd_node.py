@@ -1,4 +1,4 @@
-"""A ComfyUI node that draws with an fpd student: copy this file into `ComfyUI/custom_nodes`, and `pip install fpd-core`.
+"""A ComfyUI node that draws with an fpd student: copy it into `ComfyUI/custom_nodes` and `pip install fpd-core`.
 
 Nothing but the student's settings and numbers is read from its folder or repository; no code in it is run.
 """

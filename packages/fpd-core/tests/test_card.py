@@ -57,7 +57,7 @@ def result(metric, value, **how):
         task_type="text-to-image",
         dataset_type="small",
         dataset_name="small",
-        dataset_args={"steps": 1, **how},
+        metric_args={"steps": 1, **how},
         metric_type=metric,
         metric_name=metric,
         metric_value=value,
@@ -72,7 +72,7 @@ def test_results_join_a_card_and_replace_older_ones_of_the_same(tmp_path):
     write_results(tmp_path, "metrics", [result("fid", 2.5), result("fid", 2.0, seed=1)], "| fid |\n| 2.5 |")
     card = ModelCard.load(tmp_path / "README.md")
     assert (card.data.license, card.data.tags) == ("mit", ["a"])
-    found = [(one.metric_type, one.metric_value, one.dataset_args) for one in card.data.eval_results]
+    found = [(one.metric_type, one.metric_value, one.metric_args) for one in card.data.eval_results]
     assert sorted(map(str, found)) == sorted(
         map(
             str,

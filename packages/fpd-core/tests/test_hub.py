@@ -4,11 +4,10 @@ import runpy
 import subprocess
 import sys
 
-import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard, constants
-from local_hub import LocalHub
+from local_hub import LocalHub, point_client_at
 
 from fpd_core import load_generator
 from fpd_core.checkpoints import CheckpointError
@@ -27,14 +26,7 @@ def student(teacher, tmp_path):
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     with LocalHub() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", hub.url)
+        point_client_at(hub.url, monkeypatch, tmp_path / "cache")
         monkeypatch.chdir(tmp_path)
         yield hub
 
@@ -84,7 +76,7 @@ def test_a_folder_of_that_name_comes_first(hub, student, tmp_path):
         ("other", "is no exported student: it holds no config.json"),
     ],
 )
-def test_every_refusal_is_one_sentence(hub, student, monkeypatch, case, said):
+def test_every_refusal_is_one_sentence(hub, student, tmp_path, monkeypatch, case, said):
     if case == "other":
         hub.commit(NAME, {"README.md": b"# a data set"})
     elif case != "absent":
@@ -92,8 +84,7 @@ def test_every_refusal_is_one_sentence(hub, student, monkeypatch, case, said):
     if case == "gated":
         hub.gated.add(NAME)
     if case == "offline":
-        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-        monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", "http://127.0.0.1:1")
+        point_client_at("http://127.0.0.1:1", monkeypatch, tmp_path / "cache")
     with pytest.raises(CheckpointError, match=said) as refusal:
         load_generator(NAME, revision="v9" if case == "revision" else None)
     assert NAME in str(refusal.value)
@@ -101,7 +92,8 @@ def test_every_refusal_is_one_sentence(hub, student, monkeypatch, case, said):
 
 
 def test_a_path_is_never_asked_for_on_the_hub(hub, tmp_path):
-    for wanted in (tmp_path / "absent", "absent", "a/b/c", "./a/b", "../a"):
+    (tmp_path / "runs").mkdir()
+    for wanted in (tmp_path / "absent", "absent", "runs/studnet", "a/b/c", "./a/b", "../a"):
         assert not is_repository(wanted)
         with pytest.raises(CheckpointError, match="not a weight folder"):
             load_generator(wanted)
@@ -128,8 +120,8 @@ def test_what_was_changed_in_memory_is_pushed_changed_and_in_full_precision(hub,
     assert ModelCard(hub.files("me/untrained")["README.md"].decode()).data.license == "other"
 
 
-def test_pushing_without_permission_is_one_sentence(hub, student, monkeypatch):
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+def test_pushing_without_a_network_is_one_sentence(hub, student, tmp_path, monkeypatch):
+    point_client_at("http://127.0.0.1:1", monkeypatch, tmp_path / "cache")
     with pytest.raises(CheckpointError, match="cannot push to me/x of the hub: no connection"):
         load_generator(student).push_to_hub("me/x")
 
@@ -144,7 +136,7 @@ def test_weights_in_half_precision_draw_float32_images(student, dtype):
 
 
 def test_other_dtypes_are_refused(student):
-    with pytest.raises(ValueError, match="dtype must be one of torch.float32"):
+    with pytest.raises(ValueError, match=r"dtype must be one of torch\.float32"):
         load_generator(student, dtype=torch.int8)
 
 
@@ -162,8 +154,15 @@ def test_the_command_takes_a_name(hub, student, tmp_path):
     hub.commit_folder(NAME, student)
     program = "from fpd_core.generate_cli import main; main()"
     arguments = ("--ckpt", NAME, "--class", "1", "--n", "2", "--out", str(tmp_path / "out"))
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
-    result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment)
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(tmp_path / "home"),
+        "PATH": "",
+        "PYTHONPATH": ":".join(sys.path),
+    }
+    result = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment
+    )
     assert result.returncode == 0, result.stderr
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
 

@@ -1,4 +1,4 @@
-"""Exported students in diffusers: the same pictures as fpd's own samplers draw, and schedulers that keep their terms."""
+"""Exported students in diffusers: the pictures of fpd's own samplers, and schedulers that keep their terms."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import torch
 
 from fpd_core import load_generator
 from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.pipeline_files import write_pipeline
 from fpd_core.sampling import sample
 
 diffusers = pytest.importorskip("diffusers")
@@ -185,6 +186,16 @@ def test_the_bundled_students_open_both_ways(world, asked):
     (wanted,) = asked.values()
     expected = load_generator(student).generate(wanted, seed=1)
     assert torch.equal(opened(student)(**asked, generator=seeded(1), output_type="pt").images, expected)
+
+
+@pytest.mark.parametrize("world", ["fashion", "scenes"])
+def test_the_bundled_students_hold_the_files_that_an_export_writes(world, tmp_path):
+    generator = load_generator(ASSETS / world / "student")
+    write_pipeline(tmp_path, generator.generation, generator.model.mask_id)
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.*"))
+    assert len(written) == 5
+    for path in written:
+        assert (ASSETS / world / "student" / path).read_text() == (tmp_path / path).read_text()
 
 
 def test_images_come_in_the_forms_that_diffusers_has(teacher):

@@ -88,10 +88,12 @@ def weights_table(teacher: TeacherConfig | None) -> str:
     """Markdown: whose weights are inside."""
     parts = parts_of(teacher) if teacher else []
     if not parts:
-        return "The teacher's weights come from no published file and no folder with a card: their licence is not known.\n"
+        return (
+            "The teacher's weights come from no published file and no folder with a card: their licence is not known.\n"
+        )
     rows = "\n".join(f"| {part.what} | {part.source} | {part.licence} |" for part in parts)
     return (
-        "The student's network descends from the teacher's transformer; the other parts are the teacher's, unchanged.\n\n"
+        "The student's network descends from its teacher's transformer; other parts are the teacher's, unchanged.\n\n"
         f"| part | from | licence |\n| --- | --- | --- |\n{rows}\n"
     )
 
@@ -146,4 +148,4 @@ def write_results(folder: Path, title: str, results: Sequence[EvalResult], table
 
 def _measured(result: EvalResult) -> tuple[str, ...]:
     """What a result is the number of."""
-    return (result.dataset_type, str(result.dataset_config), result.metric_type, str(result.dataset_args))
+    return (result.dataset_type, str(result.dataset_config), result.metric_type, str(result.metric_args))

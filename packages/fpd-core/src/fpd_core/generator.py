@@ -202,7 +202,7 @@ def load_generator(
     """Open an exported student. Nothing in the folder or repository is run: settings, numbers and text are read.
 
     Args:
-        path: a folder, or (as text, where no such folder exists) a repository `owner/name` of the hub.
+        path: a folder, or (as text, where no folder is called `owner`) a repository `owner/name` of the hub.
         revision: branch, tag or commit of the repository.
         device: None is the CPU.
         dtype: of the weights: float32 (None), float16 or bfloat16. Images are float32 always.

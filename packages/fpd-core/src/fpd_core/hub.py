@@ -13,15 +13,16 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_repository(name: str | Path) -> bool:
-    """Whether `name` is `owner/name` of the hub: text of that form that names nothing on this machine."""
-    return isinstance(name, str) and bool(_REPOSITORY.fullmatch(name)) and not Path(name).exists()
+    """Whether `name` is `owner/name` of the hub: text of that form, where no folder here is called `owner`."""
+    # Else a mistyped runs/studnet would be asked for on the hub.
+    return isinstance(name, str) and bool(_REPOSITORY.fullmatch(name)) and not Path(name).parent.exists()
 
 
 def local_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder of an exported student. What was fetched before stays usable without a network.
 
     Args:
-        name: a folder, or (as text, where no such folder exists) a repository `owner/name` of the hub.
+        name: a folder, or (as text, where no folder is called `owner`) a repository `owner/name` of the hub.
         revision: branch, tag or commit of the repository; None is its main branch.
 
     Raises:
@@ -67,17 +68,20 @@ def push_folder(folder: Path, name: str, *, revision: str | None, private: bool 
 def _why(name: str, revision: str | None, error: Exception) -> str:
     """One sentence: what is wrong, and what helps."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         error = error.__cause__
     reason = shown(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
     match error:
         case GatedRepoError():
-            return (
-                f"its licence has to be accepted: open {constants.ENDPOINT}/{name}, accept, and run `hf auth login`"
-            )
+            return f"its licence has to be accepted: open {constants.ENDPOINT}/{name}, accept, and run `hf auth login`"
         case RepositoryNotFoundError():
             return "there is no such folder here and no public repository; for a private one, run `hf auth login`"
         case RevisionNotFoundError():

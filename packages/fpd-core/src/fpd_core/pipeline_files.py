@@ -17,7 +17,9 @@ DIFFUSERS = "0.36.0"  # the oldest that the pipeline is meant for
 SCHEDULERS = {"refill": "OneStepScheduler", "ancestral": "AncestralScheduler", "confidence": "SourceScheduler"}
 _CODE = '''"""{what} of an fpd student for diffusers; `pip install "fpd-core[diffusers]"` holds the rest."""
 
-from fpd_core.pipeline import {names}
+from fpd_core.pipeline import (
+{names}
+)
 
 __all__ = [{quoted}]
 '''
@@ -60,7 +62,7 @@ def write_pipeline(folder: Path, generation: GenerationConfig, mask_id: int) -> 
     }
     for path, (what, names) in _NAMES.items():
         quoted = ", ".join(f'"{name}"' for name in names)
-        texts[path] = _CODE.format(what=what, names=", ".join(names), quoted=quoted)
+        texts[path] = _CODE.format(what=what, names="\n".join(f"    {name}," for name in names), quoted=quoted)
     for path, text in texts.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / path, text)

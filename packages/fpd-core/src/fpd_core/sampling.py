@@ -71,7 +71,9 @@ def sample(
         logits = config.tempered(logits, step, steps)
         drawn = draw(logits, config.draw_temperature(step, steps), generator)
         noise = config.ranking_noise(step, steps)
-        tokens = reveal(tokens, drawn, logits, count, config, noise, mask_id=teacher.mask_id, turns=turns, generator=generator)
+        tokens = reveal(
+            tokens, drawn, logits, count, config, noise, mask_id=teacher.mask_id, turns=turns, generator=generator
+        )
     return tokens
 
 

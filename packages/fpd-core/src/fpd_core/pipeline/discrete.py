@@ -161,7 +161,5 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def _plan(self, length: int) -> list[int]:
         return reveal_plan(length, self.num_inference_steps, self.sampler.schedule, self.sampler.rule)
 
-    def _kept(
-        self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
         raise NotImplementedError

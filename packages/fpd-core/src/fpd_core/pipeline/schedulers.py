@@ -25,9 +25,7 @@ class OneStepScheduler(DiscreteScheduler):
         share = self.config.init_mask_ratio
         return initial_tokens(batch, length, codebook_size, self.mask_token_id, share, generator, device)
 
-    def _kept(
-        self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
         tokens = drawn if k == 0 else torch.where(sample == self.mask_token_id, drawn, sample)
         if k + 1 == self.num_inference_steps:
             return tokens
@@ -45,9 +43,7 @@ class ConfidenceScheduler(DiscreteScheduler):
     def _turns(self, sample: Tensor) -> Tensor | None:
         return None
 
-    def _kept(
-        self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
         return reveal(
             sample,
             drawn,
@@ -75,16 +71,14 @@ class HaltonScheduler(ConfidenceScheduler):
 class AncestralScheduler(DiscreteScheduler):
     """Masked diffusion: a mask at t stays one at s with probability s/t (`few_steps.ancestral`)."""
 
-    def _kept(
-        self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
         uniform = torch.rand(sample.shape, generator=generator, device=sample.device)
         steps = self.num_inference_steps
         return posterior(sample, drawn, (k + 1) / steps, k / steps, uniform, self.mask_token_id)
 
 
 class SourceScheduler(DiscreteScheduler):
-    """Confidence order from a source of masks and random codes, every position open at first (`few_steps.by_confidence`)."""
+    """Confidence order from masks and random codes, every position open at first (`few_steps.by_confidence`)."""
 
     def initial_sample(
         self, batch: int, length: int, codebook_size: int, generator: torch.Generator | None, device: torch.device
@@ -117,9 +111,7 @@ class SourceScheduler(DiscreteScheduler):
     def _share(self, k: int) -> float:
         return k / (self.num_inference_steps - 1 + 1e-6)
 
-    def _kept(
-        self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
         p = logits.float().softmax(-1)
         assert self._gumbel is not None  # drawn by `_begin`
         noise = self.sampler.confidence_temperature * (1 - self._share(k)) * self._gumbel[k]

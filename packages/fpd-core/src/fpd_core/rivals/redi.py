@@ -155,9 +155,7 @@ def draw_pairs(
     return Drawn(tokens, inputs, probabilities, states)
 
 
-def fix_surest(
-    score: Tensor, drawn: Tensor, tokens: Tensor, is_open: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def fix_surest(score: Tensor, drawn: Tensor, tokens: Tensor, is_open: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(tokens, open positions) after the `count` open positions of the highest score show their draw, all [B, L]."""
     score = score.masked_fill(~is_open, -torch.inf)
     chosen = score.topk(count, dim=1)

@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, student_folder
-from fpd_eval.commands.usage import user_errors
+from fpd_eval.commands.usage import (
+    CACHE,
+    CacheOption,
+    CardOption,
+    DeviceOption,
+    JsonOption,
+    given,
+    student_folder,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

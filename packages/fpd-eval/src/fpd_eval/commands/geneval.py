@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.commands.usage import CardOption, DeviceOption, JsonOption, batch_size_of, given, student_folder
-from fpd_eval.commands.usage import user_errors
+from fpd_eval.commands.usage import (
+    CardOption,
+    DeviceOption,
+    JsonOption,
+    batch_size_of,
+    given,
+    student_folder,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table

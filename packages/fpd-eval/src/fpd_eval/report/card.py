@@ -40,7 +40,9 @@ def write_measured(result: MetricResult, folder: Path) -> None:
     how = {"num_images": result.num_images, "seed": protocol.seed, "steps": result.system.get("steps")}
     data = markdown_text(result.reference or f"images by protocol {protocol.name}")
     lines = [f"| {markdown_text(name)} | {value:.6g} |" for name, value in result.values.items()]
-    said = f"{result.num_images} images, seed {protocol.seed}, against {data}; follows {markdown_text(protocol.source)}."
+    said = (
+        f"{result.num_images} images, seed {protocol.seed}, against {data}; follows {markdown_text(protocol.source)}."
+    )
     table = "\n".join(["| metric | value |", "| --- | ---: |", *lines, "", said])
     found = _numbers(CLASSES, protocol.name, data, how, result.values)
     write_results(folder, f"fpd-eval metrics, protocol {protocol.name}", found, table)
@@ -68,16 +70,14 @@ def _scores(outcome: Outcome) -> dict[str, float]:
     return {tag: task.score for tag, task in outcome.scores.tasks.items()} | {"overall": outcome.scores.overall}
 
 
-def _numbers(
-    task: str, kind: str, data: str, how: Mapping[str, Any], values: Mapping[str, float]
-) -> list[EvalResult]:
+def _numbers(task: str, kind: str, data: str, how: Mapping[str, Any], values: Mapping[str, float]) -> list[EvalResult]:
     """One result per number, in full precision."""
     return [
         EvalResult(
             task_type=task,
             dataset_type=kind,
             dataset_name=data,
-            dataset_args=dict(how),
+            metric_args=dict(how),
             metric_type=name,
             metric_name=COLUMNS[name].title if name in COLUMNS else name.replace("_", " "),
             metric_value=value,
