@@ -12,7 +12,7 @@ from fpd_core.generation_config import GenerationConfig
 
 PIPELINE, INDEX = "pipeline.py", "model_index.json"
 MODEL, SCHEDULER = "student", "scheduler"  # components; their code is `<name>/<name>_code.py`
-DIFFUSERS = "0.36.0"  # the oldest that the pipeline is meant for
+DIFFUSERS = "0.42.0"  # the oldest that the pipeline is meant for
 # How a student is sampled -> the scheduler that does it step by step.
 SCHEDULERS = {"refill": "OneStepScheduler", "ancestral": "AncestralScheduler", "confidence": "SourceScheduler"}
 _CODE = '''"""{what} of an fpd student for diffusers; `pip install "fpd-core[diffusers]"` holds the rest."""

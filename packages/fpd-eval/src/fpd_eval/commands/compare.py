@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands.arguments import candidate, named_files, system_files
 from fpd_eval.commands.protocols import EncoderOption, compared
 from fpd_eval.commands.usage import (
     CACHE,
@@ -13,7 +14,6 @@ from fpd_eval.commands.usage import (
     DeviceOption,
     JsonOption,
     given,
-    student_folder,
     user_errors,
 )
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from fpd_eval.bench.rows import Results
     from fpd_eval.protocols import MetricProtocol
-    from fpd_eval.report.entrants import Candidate, Comparison, SystemFiles
+    from fpd_eval.report.entrants import Comparison
 
 
 def compare(
@@ -86,12 +86,12 @@ def compare(
         from fpd_eval.report.entrants import Comparison
 
         ckpt = ckpt or []
-        students = [_candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
+        students = [candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
         comparison = given(
             Comparison,
             students=students,
-            systems=[_system_files(argument) for argument in systems or []],
-            geneval=[_named_files(argument) for argument in geneval or []],
+            systems=[system_files(argument) for argument in systems or []],
+            geneval=[named_files(argument) for argument in geneval or []],
             steps=steps,
             teacher=teacher,
             sampler=sampler,
@@ -127,47 +127,6 @@ def report(
             _show(found, out, as_json=False)
         except ValueError as error:
             raise ValueError(f"{results}: {error}") from None
-
-
-def _candidate(argument: str, *, alone: bool, write_card: bool = False) -> "Candidate":
-    """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
-    from fpd_core.hub import is_repository
-    from fpd_eval.report.entrants import Candidate
-
-    name, folders = _named(argument)
-    if name is None and len(folders) > 1:
-        raise ValueError(f"several training seeds need a name, as in: --ckpt fpd={argument}")
-    own = Path(folders[0]).resolve()  # of a repository too: what was fetched lies in a folder of another name
-    found = [student_folder(str(folder), write_card=write_card) for folder in folders]
-    beside = Path() if is_repository(str(folders[0])) else Path(folders[0]).parent
-    return given(Candidate, name=name or ("student" if alone else own.name), folders=found, beside=beside)
-
-
-def _system_files(argument: str) -> "SystemFiles":
-    from fpd_eval.report.entrants import SystemFiles
-
-    name, files = _named(argument)
-    if name is None and len(files) > 1:
-        raise ValueError(f"several training seeds need a name, as in: --systems fpd={argument}")
-    return given(SystemFiles, name=name, files=files)
-
-
-def _named_files(argument: str) -> tuple[str, list[Path]]:
-    name, separator, files = argument.partition("=")
-    if not (separator and name and files):
-        raise ValueError(f"--geneval is NAME=FILE, as in: --geneval TDM=geneval/TDM/results.jsonl; got {argument!r}")
-    return name, _paths(files)
-
-
-def _named(argument: str) -> tuple[str | None, list[Path]]:
-    """`NAME=PATHS` or `PATHS`: a name holds no slash."""
-    name, separator, paths = argument.partition("=")
-    return (name, _paths(paths)) if separator and "/" not in name else (None, _paths(argument))
-
-
-def _paths(text: str) -> list[Path]:
-    """One path per training seed, between commas; names may hold some."""
-    return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
 
 
 def _compare(
