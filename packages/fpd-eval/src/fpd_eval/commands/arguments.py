@@ -10,20 +10,26 @@ if TYPE_CHECKING:
 
 
 def candidate(argument: str, *, alone: bool, write_card: bool = False) -> "Candidate":
-    """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
+    """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one.
+
+    Raises:
+        CheckpointError: the hub did not give a repository.
+        ValueError: several without a name, or a card to write that is no folder's.
+    """
     from fpd_core.hub import is_repository
     from fpd_eval.report.entrants import Candidate
 
     name, folders = _named(argument)
     if name is None and len(folders) > 1:
         raise ValueError(f"several training seeds need a name, as in: --ckpt fpd={argument}")
-    own = Path(folders[0]).resolve()  # of a repository too: what was fetched lies in a folder of another name
+    own = folders[0].resolve()  # of a repository too: what was fetched lies in a folder of another name
     found = [student_folder(str(folder), write_card=write_card) for folder in folders]
-    beside = Path() if is_repository(str(folders[0])) else Path(folders[0]).parent
+    beside = Path() if is_repository(str(folders[0])) else folders[0].parent
     return given(Candidate, name=name or ("student" if alone else own.name), folders=found, beside=beside)
 
 
 def system_files(argument: str) -> "SystemFiles":
+    """`NAME=JSON,JSON` or `JSON`. Raises ValueError: several without a name."""
     from fpd_eval.report.entrants import SystemFiles
 
     name, files = _named(argument)
@@ -33,6 +39,7 @@ def system_files(argument: str) -> "SystemFiles":
 
 
 def named_files(argument: str) -> tuple[str, list[Path]]:
+    """`NAME=FILE,FILE`. Raises ValueError: it is not."""
     name, separator, files = argument.partition("=")
     if not (separator and name and files):
         raise ValueError(f"--geneval is NAME=FILE, as in: --geneval TDM=geneval/TDM/results.jsonl; got {argument!r}")

@@ -7,15 +7,7 @@ import typer
 
 from fpd_eval.commands.arguments import candidate, named_files, system_files
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import (
-    CACHE,
-    CacheOption,
-    CardOption,
-    DeviceOption,
-    JsonOption,
-    given,
-    user_errors,
-)
+from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
