@@ -145,6 +145,7 @@ def test_a_refill_hides_the_share_that_remains_and_keeps_the_rest(rng):
 def test_any_scheduler_is_made_from_anothers_settings(tmp_path, kind):
     settings = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "num_inference_steps": 4, "shift": True}
     first = OneStepScheduler(mask_token_id=9, **settings)
+    assert set(first.compatibles) == set(ALL)
     other = kind.from_config(first.config)
     assert isinstance(other, kind)
     assert {name: other.config[name] for name in settings} == settings

@@ -88,6 +88,12 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         )
         self.set_timesteps(num_inference_steps)
 
+    @classmethod
+    def _get_compatibles(cls) -> list[type]:
+        """What `compatibles` lists: diffusers looks for names of its own alone."""
+        kinds: list[type] = DiscreteScheduler.__subclasses__()
+        return [*kinds, *(more for kind in kinds for more in kind.__subclasses__())]
+
     @property
     def mask_token_id(self) -> int:
         return int(self.config.mask_token_id)
