@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 
 from fpd_core import load_generator
 from fpd_core.generator import GenerationConfig, Generator, save_generator
-from fpd_core.pipeline_files import write_pipeline
-from fpd_core.sampling import sample
-
-diffusers = pytest.importorskip("diffusers")
-from fpd_core.pipeline import (  # noqa: E402  # needs diffusers
+from fpd_core.pipeline import (
     AncestralScheduler,
     ConfidenceScheduler,
     FpdPipeline,
@@ -21,6 +18,8 @@ from fpd_core.pipeline import (  # noqa: E402  # needs diffusers
     SourceScheduler,
     StudentModel,
 )
+from fpd_core.pipeline_files import write_pipeline
+from fpd_core.sampling import sample
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
 ALL = (OneStepScheduler, ConfidenceScheduler, HaltonScheduler, AncestralScheduler, SourceScheduler)

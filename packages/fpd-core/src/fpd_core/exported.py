@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
-from fpd_core.checkpoints import cast, save_folder
-from fpd_core.generation_config import GenerationConfig
+from fpd_core.checkpoints import CONFIG, CheckpointError, cast, read_config, save_folder
+from fpd_core.config import explain
+from fpd_core.generation_config import GenerationConfig, TrainingConfig
 from fpd_core.pipeline_files import write_pipeline
 from fpd_core.teachers import Teacher
 
@@ -41,3 +43,29 @@ def save_generator(
     } | ({} if encoders is None else {TRAINING: {"encoders": sorted(set(encoders))}})
     write_pipeline(folder, generation, teacher.mask_id)
     save_folder(folder, config, cast(student | frozen, dtype), card)
+
+
+def read_sections(folder: Path) -> tuple[GenerationConfig, dict[str, Any], tuple[str, ...] | None]:
+    """(how it is sampled, the section of its teacher, `TrainingConfig.encoders` or None) of a student's `config.json`.
+
+    Raises:
+        CheckpointError: the folder is absent, damaged or of another kind.
+        ConfigError: settings that make no sense.
+    """
+    config = read_config(folder)
+    missing = [key for key in ("architecture", "generation", "teacher") if key not in config]
+    if missing:
+        raise CheckpointError(f"{folder} is not a one-step generator: {CONFIG} lacks {', '.join(missing)}")
+    if not isinstance(config["teacher"], dict):
+        raise CheckpointError(f"{folder / CONFIG}: teacher must be a section, a config of the teacher")
+    try:
+        generation = GenerationConfig.model_validate(config["generation"])
+    except ValidationError as error:
+        raise explain(error, f"{folder / CONFIG}: generation") from None
+    encoders = None
+    if TRAINING in config:  # folders older than the note lack it
+        try:
+            encoders = TrainingConfig.model_validate(config[TRAINING]).encoders
+        except ValidationError as error:
+            raise explain(error, f"{folder / CONFIG}: {TRAINING}") from None
+    return generation, config["teacher"], encoders

@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from fpd_core.card import plain_card, read_card
-from fpd_core.checkpoints import CONFIG, CheckpointError, load_network, read_config
+from fpd_core.checkpoints import load_network
 from fpd_core.conditioning import Condition
 from fpd_core.config import explain
-from fpd_core.exported import TRAINING, save_generator
+from fpd_core.exported import read_sections, save_generator
 from fpd_core.few_steps import ancestral, by_confidence, progress, refill
 from fpd_core.generation_config import GenerationConfig, TrainingConfig
 from fpd_core.hub import local_folder, push_folder
@@ -93,10 +93,10 @@ class Generator:
 
     def save(self, folder: str | Path) -> None:
         """Write it as the folder that `load_generator` opens, in float16 where that loses nothing."""
-        whole = {name: value for name, value in self.model.state_dict().items() if value.is_floating_point()}
-        exact = all(torch.equal(value.half().to(value.dtype), value) for value in whole.values())
-        card = (self.folder and read_card(self.folder)) or plain_card(self.teacher_config)
-        dtype = torch.float16 if exact else next(iter(whole.values())).dtype
+        numbers = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        exact = all(torch.equal(value.half().to(value.dtype), value) for value in numbers)
+        dtype = torch.float16 if exact else numbers[0].dtype
+        card = (read_card(self.folder) if self.folder else "") or plain_card(self.teacher_config)
         how = (self.generation, self.teacher_config, card, dtype, self.encoders)
         save_generator(Path(folder), self.model, self.model.network, *how)
 
@@ -111,7 +111,7 @@ class Generator:
         """Upload it as the repository `owner/name`, which is made where it does not exist. Returns its address.
 
         Args:
-            revision: branch; made where it does not exist. None is the main branch.
+            revision: branch, made where it does not exist; None is the main one.
             private: of a new repository; None is what the owner has set.
 
         Raises:
@@ -216,21 +216,6 @@ def load_generator(
     if dtype not in (None, *DTYPES):
         raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     folder = local_folder(path, revision)
-    config = read_config(folder)
-    missing = [key for key in ("architecture", "generation", "teacher") if key not in config]
-    if missing:
-        raise CheckpointError(f"{folder} is not a one-step generator: {CONFIG} lacks {', '.join(missing)}")
-    if not isinstance(config["teacher"], dict):
-        raise CheckpointError(f"{folder / CONFIG}: teacher must be a section, a config of the teacher")
-    try:
-        generation = GenerationConfig.model_validate(config["generation"])
-    except ValidationError as error:
-        raise explain(error, f"{folder / CONFIG}: generation") from None
-    training = None
-    if TRAINING in config:  # folders older than the note lack it
-        try:
-            training = TrainingConfig.model_validate(config[TRAINING]).encoders
-        except ValidationError as error:
-            raise explain(error, f"{folder / CONFIG}: {TRAINING}") from None
+    generation, teacher, encoders = read_sections(folder)
     model = load_network(folder, "architecture", rebuild).to(device=device, dtype=dtype)
-    return Generator(model, generation, config["teacher"], training, folder)
+    return Generator(model, generation, teacher, encoders, folder)
