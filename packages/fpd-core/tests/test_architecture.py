@@ -34,13 +34,16 @@ LAYERS = [
         "weights",
         "mismatch",
         "containers",
+        "hub",
+        "generation_config",
+        "pipeline_files",
     },
     {"scenes", "distances", "reference"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
-    {"objective_config", "generator"},
+    {"objective_config", "card", "exported", "generator"},
     {"objective"},
     {"kernel_batch"},
-    {"generate_cli"},
+    {"generate_cli", "pipeline"},
 ]
 
 

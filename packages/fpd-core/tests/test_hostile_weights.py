@@ -181,11 +181,14 @@ def test_nothing_is_left_of_a_save_that_fails(student, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    before = {path.name: path.read_bytes() for path in student.iterdir()}
+    def held():
+        return {path: path.read_bytes() for path in student.rglob("*") if path.is_file()}
+
+    before = held()
     monkeypatch.setattr("fpd_core.checkpoints.save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_folder(student, {}, {"a": torch.zeros(1)}, "")
-    assert {path.name: path.read_bytes() for path in student.iterdir()} == before
+    assert held() == before
 
 
 class Attack:

@@ -20,7 +20,7 @@ GRID, RECORDS = "grid.png", "images.jsonl"
 
 @app.command()
 def generate(
-    ckpt: Annotated[Path, typer.Option(metavar="DIR", help="Folder of an exported student.")],
+    ckpt: Annotated[str, typer.Option(metavar="DIR|OWNER/NAME", help="Exported student: folder or hub repository.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and images.jsonl.")],
     prompt: Annotated[list[str], typer.Option(help="What a text-conditional student draws; may be repeated.")] = [],  # noqa: B006
     class_: Annotated[

@@ -3,48 +3,27 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field, ValidationError
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import Tensor
 
-from fpd_core.checkpoints import CONFIG, CheckpointError, cast, load_network, read_config, save_folder
+from fpd_core.card import plain_card, read_card
+from fpd_core.checkpoints import load_network
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Guidance, MaskShare, Name, Number, Share, Size, Temperature, explain
+from fpd_core.config import explain
+from fpd_core.exported import read_sections, save_generator
 from fpd_core.few_steps import ancestral, by_confidence, progress, refill
+from fpd_core.generation_config import GenerationConfig, TrainingConfig
+from fpd_core.hub import local_folder, push_folder
 from fpd_core.masking import initial_tokens
 from fpd_core.rivals.redi import source_tokens
-from fpd_core.schedules import RevealRule
 from fpd_core.teachers import Teacher, rebuild
 
-TRAINING = "training"
-
-
-class GenerationConfig(Config):
-    """How a student is sampled: where it starts must be what it was trained with, and one of more steps, too."""
-
-    init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init.")
-    embedding_noise: Share = 0.0
-    temperature: Temperature = Field(1.0, description="Divides the logits.")
-    steps: Size = Field(1, description="Forward passes of the network, two each where there is guidance.")
-    sampler: Literal["refill", "ancestral", "confidence"] = Field(
-        "refill",
-        description="Of several steps: `refill` hides and redraws ever less of a draft, `ancestral` reveals at random, "
-        "`confidence` what the network is surest of.",
-    )
-    guidance_scale: Guidance = Field(
-        1.0, description="g of u + g (c - u) in the last step, rising linearly from 1 in the first; 1 is no guidance."
-    )
-    top_p: Number = Field(1.0, gt=0, le=1, description="Of `ancestral`: probability of the codes that may be drawn.")
-    ranking_noise: Number = Field(
-        4.5, ge=0, le=1e3, description="Of `confidence`: Gumbel noise on the ranking; falls linearly to 0."
-    )
-    rule: RevealRule = Field("corrected", description="Of `confidence`: how many tokens each step fixes.")
-
-    def guidance_at(self, progress: float) -> float:
-        """g at `progress` in [0, 1] of the steps."""
-        return 1 + (self.guidance_scale - 1) * progress
+__all__ = ["DrawsInputs", "GenerationConfig", "Generator", "TrainingConfig", "load_generator", "save_generator"]
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @runtime_checkable
@@ -58,14 +37,6 @@ class DrawsInputs(Protocol):
         ...
 
 
-class TrainingConfig(Config):
-    """What whoever judges a student must know of its training."""
-
-    encoders: tuple[Name, ...] = Field(
-        description="Networks that the loss compared images with, `pixels` where it compared pixels."
-    )
-
-
 class Generator:
     """Conditions -> images in one forward pass of the network.
 
@@ -74,6 +45,7 @@ class Generator:
         generation: how sampling starts.
         teacher_config: the config of the teacher it was distilled from.
         encoders: see `TrainingConfig`; None where nobody noted them.
+        folder: where it was opened, for its model card; None where it was made in memory.
     """
 
     def __init__(
@@ -82,9 +54,10 @@ class Generator:
         generation: GenerationConfig,
         teacher_config: Mapping[str, Any],
         encoders: Sequence[str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.model, self.generation, self.teacher_config = model, generation, dict(teacher_config)
-        self.encoders = None if encoders is None else tuple(encoders)
+        self.encoders, self.folder = None if encoders is None else tuple(encoders), folder
 
     @classmethod
     def untrained(cls, teacher: Teacher, generation: GenerationConfig) -> "Generator":
@@ -105,7 +78,7 @@ class Generator:
             generation = GenerationConfig.model_validate(self.generation.model_dump() | changes)
         except ValidationError as error:
             raise explain(error, "generation") from None
-        return Generator(self.model, generation, self.teacher_config, self.encoders)
+        return Generator(self.model, generation, self.teacher_config, self.encoders, self.folder)
 
     @property
     def network_evaluations(self) -> int:
@@ -117,6 +90,36 @@ class Generator:
         """Moves the weights; returns self."""
         self.model.to(device)
         return self
+
+    def save(self, folder: str | Path) -> None:
+        """Write it as the folder that `load_generator` opens, in float16 where that loses nothing."""
+        numbers = [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        exact = all(torch.equal(value.half().to(value.dtype), value) for value in numbers)
+        dtype = torch.float16 if exact else numbers[0].dtype
+        card = (read_card(self.folder) if self.folder else "") or plain_card(self.teacher_config)
+        how = (self.generation, self.teacher_config, card, dtype, self.encoders)
+        save_generator(Path(folder), self.model, self.model.network, *how)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        revision: str | None = None,
+        private: bool | None = None,
+        commit_message: str = "Upload a one-step generator",
+    ) -> str:
+        """Upload it as the repository `owner/name`, which is made where it does not exist. Returns its address.
+
+        Args:
+            revision: branch, made where it does not exist; None is the main one.
+            private: of a new repository; None is what the owner has set.
+
+        Raises:
+            CheckpointError: not logged in (`hf auth login`), not allowed, or no network.
+        """
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            return push_folder(Path(folder), repo_id, revision=revision, private=private, message=commit_message)
 
     @torch.no_grad()
     def generate(self, wanted: Any, seed: int = 0) -> Tensor:
@@ -134,7 +137,11 @@ class Generator:
         """
         condition = self.model.condition(wanted)
         tokens = self.tokens(condition, torch.Generator(self.model.device).manual_seed(seed))
-        return self.model.decode(self.model.codebook[tokens], condition).clamp(0, 1)
+        return self.decode(tokens, condition)
+
+    def decode(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """Images [B, 3, H, W] float32 in [0, 1] of codes [B, L]."""
+        return self.model.decode(self.model.codebook[tokens], condition).float().clamp(0, 1)
 
     @torch.no_grad()
     def tokens(self, condition: Condition, random: torch.Generator) -> Tensor:
@@ -164,68 +171,51 @@ class Generator:
 
     def _scores(self, condition: Condition, random: torch.Generator, tokens: Tensor, progress: float) -> Tensor:
         """Logits [B, L, K] at `tokens`, guided and divided by the temperature."""
+        scale = self.generation.guidance_at(progress)
+        return self.guided_logits(tokens, condition, scale, random) / self.generation.temperature
+
+    def guided_logits(
+        self, tokens: Tensor, condition: Condition, guidance_scale: float, random: torch.Generator | None = None
+    ) -> Tensor:
+        """The network's logits [B, L, K] at `tokens`, guided; `random` draws what it reads beside them."""
         model, how = self.model, self.generation
         network: Any = model.network
         if isinstance(network, DrawsInputs):
             network = partial(network, **network.draw_inputs(len(tokens), random))
-        logits = model.guided_logits(
+        return model.guided_logits(
             tokens,
             condition,
-            how.guidance_at(progress),
+            guidance_scale,
             network=network,
             embedding_noise=how.embedding_noise,
             generator=random,
         )
-        return logits / how.temperature
 
 
-def save_generator(
-    folder: Path,
-    teacher: Teacher,
-    network: nn.Module,
-    generation: GenerationConfig,
-    teacher_config: Mapping[str, Any],
-    card: str,
-    dtype: torch.dtype = torch.float16,
-    encoders: Sequence[str] | None = None,
-) -> None:
-    """Write a student as a folder that opens anywhere: its own network plus the family's frozen parts.
+def load_generator(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Generator:
+    """Open an exported student. Nothing in the folder or repository is run: settings, numbers and text are read.
 
     Args:
-        encoders: see `TrainingConfig`; None notes nothing.
-    """
-    frozen = {name: value for name, value in teacher.state_dict().items() if not name.startswith("network.")}
-    student = {f"network.{name}": value for name, value in network.state_dict().items()}
-    config = {
-        "architecture": teacher.with_network(network).architecture(),
-        "generation": generation.model_dump(),
-        "teacher": dict(teacher_config),
-    } | ({} if encoders is None else {TRAINING: {"encoders": sorted(set(encoders))}})
-    save_folder(folder, config, cast(student | frozen, dtype), card)
-
-
-def load_generator(path: str | Path) -> Generator:
-    """Open an exported student.
+        path: a folder, or (as text, where no folder is called `owner`) a repository `owner/name` of the hub.
+        revision: branch, tag or commit of the repository.
+        device: None is the CPU.
+        dtype: of the weights: float32 (None), float16 or bfloat16. Images are float32 always.
 
     Raises:
-        CheckpointError: the folder is absent, damaged, or its weights do not fit its config.
+        CheckpointError: the folder is absent, damaged, or its weights do not fit its config; or the hub did not give
+            the repository.
         ConfigError: written by an unknown family, or with settings that make no sense.
+        ValueError: another dtype, or a revision of a folder.
     """
-    folder = Path(path)
-    config = read_config(folder)
-    missing = [key for key in ("architecture", "generation", "teacher") if key not in config]
-    if missing:
-        raise CheckpointError(f"{folder} is not a one-step generator: {CONFIG} lacks {', '.join(missing)}")
-    if not isinstance(config["teacher"], dict):
-        raise CheckpointError(f"{folder / CONFIG}: teacher must be a section, a config of the teacher")
-    try:
-        generation = GenerationConfig.model_validate(config["generation"])
-    except ValidationError as error:
-        raise explain(error, f"{folder / CONFIG}: generation") from None
-    training = None
-    if TRAINING in config:  # folders older than the note lack it
-        try:
-            training = TrainingConfig.model_validate(config[TRAINING]).encoders
-        except ValidationError as error:
-            raise explain(error, f"{folder / CONFIG}: {TRAINING}") from None
-    return Generator(load_network(folder, "architecture", rebuild), generation, config["teacher"], training)
+    if dtype not in (None, *DTYPES):
+        raise ValueError(f"dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
+    folder = local_folder(path, revision)
+    generation, teacher, encoders = read_sections(folder)
+    model = load_network(folder, "architecture", rebuild).to(device=device, dtype=dtype)
+    return Generator(model, generation, teacher, encoders, folder)

@@ -12,7 +12,7 @@ from fpd_core.ste import sample_tokens
 from fpd_core.teachers.sampler_config import Sampler, SamplerConfig
 from fpd_core.teachers.teacher import Teacher
 
-__all__ = ["Sampler", "halton_order", "network_evaluations", "sample"]
+__all__ = ["Sampler", "draw", "halton_order", "halton_turns", "network_evaluations", "reveal", "sample"]
 
 
 def network_evaluations(steps: int, config: SamplerConfig) -> int:
@@ -53,17 +53,15 @@ def sample(
     config = teacher.sampler_options(sampler, options)
     batch, length = len(condition), teacher.seq_len
     plan = reveal_plan(length, steps, config.schedule, config.rule)
-    rank = None
+    turns = None
     if sampler == "halton":
-        shifts = _random_shifts(batch, length, generator, teacher.device) if config.shift else 0
-        rank = ((_halton_rank(length, teacher.device) + shifts) % length).expand(batch, length)
+        turns = halton_turns(batch, length, shift=bool(config.shift), generator=generator, device=teacher.device)
     null = teacher.null_condition(condition)
     if config.negative_prompt is not None:
         null = teacher.condition([config.negative_prompt]).repeat_interleave(batch)
     tokens = torch.full((batch, length), teacher.mask_id, device=teacher.device)
     for step, count in enumerate(plan):
         progress = torch.tensor(config.progress(step, steps), dtype=torch.float64)
-        noise = config.confidence_temperature * (1 - float(progress))
         read, unread = (
             [teacher.at_timestep(each, steps - 1 - step) for each in (condition, null)]
             if config.timestep == "step_index"
@@ -71,15 +69,38 @@ def sample(
         )
         logits = teacher.guided_logits(tokens, read, float(config.guidance_at(progress)), unread)
         logits = config.tempered(logits, step, steps)
-        drawn = _draw(logits, noise if config.annealed_draws else 1.0, generator)
-        score = -rank.float() if rank is not None else _confidence(logits, drawn, config, noise, generator)
-        open_positions = score.masked_fill(tokens != teacher.mask_id, -torch.inf)
-        chosen = open_positions.topk(count, dim=1).indices
-        tokens = tokens.scatter(1, chosen, drawn.gather(1, chosen))
+        drawn = draw(logits, config.draw_temperature(step, steps), generator)
+        noise = config.ranking_noise(step, steps)
+        tokens = reveal(
+            tokens, drawn, logits, count, config, noise, mask_id=teacher.mask_id, turns=turns, generator=generator
+        )
     return tokens
 
 
-def _draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def reveal(
+    tokens: Tensor,
+    drawn: Tensor,
+    logits: Tensor,
+    count: int,
+    config: SamplerConfig,
+    noise: float,
+    *,
+    mask_id: int,
+    turns: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Tokens [B, L] after a step that fixes `count` of the masked ones as `drawn` [B, L] from `logits` [B, L, K].
+
+    Args:
+        noise: Gumbel noise on the ranking.
+        turns: `halton_turns`; None fixes what the network is surest of.
+    """
+    score = -turns.float() if turns is not None else _confidence(logits, drawn, config, noise, generator)
+    chosen = score.masked_fill(tokens != mask_id, -torch.inf).topk(count, dim=1).indices
+    return tokens.scatter(1, chosen, drawn.gather(1, chosen))
+
+
+def draw(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
     """Tokens [B, L] at a temperature; at 0 the most likely ones."""
     return sample_tokens(logits, temperature, generator) if temperature > 0 else logits.argmax(dim=-1)
 
@@ -118,6 +139,18 @@ def _radical_inverse(index: int, base: int) -> float:
 
 
 _cached_order = lru_cache(maxsize=4)(halton_order)
+
+
+def halton_turns(
+    batch: int, length: int, *, shift: bool, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """Turn of each position [B, L]; with `shift` each image begins elsewhere on the circle.
+
+    Raises:
+        ValueError: L is no square.
+    """
+    shifts = _random_shifts(batch, length, generator, device) if shift else 0
+    return ((_halton_rank(length, device) + shifts) % length).expand(batch, length)
 
 
 def _random_shifts(batch: int, length: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

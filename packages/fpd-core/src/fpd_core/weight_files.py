@@ -19,6 +19,7 @@ class WeightFile:
         size_bytes: published size; None where it is not known for certain.
         num_parameters: numbers in the network fpd takes from the file, which may hold more (optimizer, other towers).
         licence: of the weights.
+        license_id: its name in the hub's list; `other` where it has none there.
         note: what a user should know before using it.
         address: of a file that lies elsewhere than on the hub; `repo_id` is then the project.
     """
@@ -31,6 +32,7 @@ class WeightFile:
     size_bytes: int | None = None
     num_parameters: int | None = None
     licence: str
+    license_id: str = "other"
     note: str
     address: str = ""
 
@@ -57,6 +59,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "maskgit/MaskGIT_ImageNet_256.pth",
             num_parameters=174_160_874,
             licence="MIT (code of valeoai/Halton-MaskGIT, branch v1.0)",
+            license_id="mit",
             note="MaskGIT v1, ImageNet 256; weights under model_state_dict, optimizer state beside them",
         ),
         WeightFile(
@@ -67,6 +70,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "maskgit/vqgan_f16_1024.ckpt",
             num_parameters=72_141_699,
             licence="MIT (code of CompVis/taming-transformers)",
+            license_id="mit",
             note="VQGAN f16, 1024 codes; Lightning pickle that also holds the training losses",
         ),
     ),
@@ -99,6 +103,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "maskgen/clip_vit_l14_336.safetensors",
             num_parameters=123_650_304,
             licence="MIT (code of openai/CLIP)",
+            license_id="mit",
             note="OpenAI CLIP ViT-L/14-336 in open_clip's naming; only its text tower is used",
         ),
     ),
@@ -150,6 +155,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "halton/ImageNet_256_base.pth",
             num_parameters=142_224_641,
             licence=_HALTON_LICENCE,
+            license_id="mit",
             note="Halton-MaskGIT v2 base, ImageNet 256; weights under model_state_dict, optimizer state beside them",
         ),
         WeightFile(
@@ -160,6 +166,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "halton/vq_ds16_c2i.pt",
             num_parameters=71_883_403,
             licence="MIT",
+            license_id="mit",
             note="LlamaGen VQ-16, 16384 codes, for all sizes; not vq_ds16_t2i.pt, which has the same keys",
         ),
     ),
@@ -184,6 +191,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "deit/deit_base_distilled_patch16_224.safetensors",
             num_parameters=87_338_192,
             licence="Apache-2.0",
+            license_id="apache-2.0",
             note="DeiT-base distilled, one of the two frozen networks of the discriminator (method.gan)",
         ),
     ),
@@ -196,6 +204,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco_20220504_001756-c9d0c4f2.pth",
             num_parameters=68_739_547,
             licence="Apache-2.0",
+            license_id="apache-2.0",
             note="GenEval's detector for fpd-eval geneval, in mmdetection 3.x names",
             address="https://download.openmmlab.com/mmdetection/v3.0/mask2former/"
             "mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco/"
@@ -215,6 +224,7 @@ def _halton(size: str, pixels: int, num_parameters: int, size_bytes: int | None 
         size_bytes=size_bytes,
         num_parameters=num_parameters,
         licence=_HALTON_LICENCE,
+        license_id="mit",
         note=f"Halton-MaskGIT v2 {size}, ImageNet {pixels}",
     )
 
@@ -249,6 +259,7 @@ FURTHER_FILES: dict[str, tuple[WeightFile, ...]] = {
             local=FOLDER / "meissonic/clip_vit_h14_laion2b.safetensors",
             num_parameters=354_032_640,
             licence="MIT",
+            license_id="mit",
             note="the tower that the public inference script takes; only its text part is used",
         ),
     ),

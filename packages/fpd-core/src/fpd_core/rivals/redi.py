@@ -148,15 +148,19 @@ def draw_pairs(
         score = at_tokens(p, drawn).log() + noise * (1 - progress) * gumbel[k]
         if masks_first:
             score = torch.where(tokens == mask_id, score, LAST)
-        score = score.masked_fill(~is_open, -torch.inf)
-        chosen = score.topk(count, dim=1)
         inputs.append(tokens)
         probabilities.append(p)
-        # As in the program: ties at the threshold all show their draw, and only `count` of them are fixed.
-        tokens = torch.where(score >= chosen.values[:, -1:], drawn, tokens)
-        is_open = is_open.scatter(1, chosen.indices, False)
+        tokens, is_open = fix_surest(score, drawn, tokens, is_open, count)
         states.append(is_open)
     return Drawn(tokens, inputs, probabilities, states)
+
+
+def fix_surest(score: Tensor, drawn: Tensor, tokens: Tensor, is_open: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(tokens, open positions) after the `count` open positions of the highest score show their draw, all [B, L]."""
+    score = score.masked_fill(~is_open, -torch.inf)
+    chosen = score.topk(count, dim=1)
+    # As in the program: ties at the threshold all show their draw, and only `count` of them are fixed.
+    return torch.where(score >= chosen.values[:, -1:], drawn, tokens), is_open.scatter(1, chosen.indices, False)
 
 
 def learning_rate(update: int, peak: float = 1e-4, horizon: int = 19_400) -> float:

@@ -84,6 +84,14 @@ class SamplerConfig(Config):
             return (step + 1) / steps
         return step / (steps - 1) if steps > 1 else 1.0
 
+    def ranking_noise(self, step: int, steps: int) -> float:
+        """Gumbel noise on the ranking at step 0 <= step < steps."""
+        return self.confidence_temperature * (1 - self.progress(step, steps))
+
+    def draw_temperature(self, step: int, steps: int) -> float:
+        """What divides the logits of `tempered` where tokens are drawn; at 0 the likeliest ones are taken."""
+        return self.ranking_noise(step, steps) if self.annealed_draws else 1.0
+
     def guidance_at(self, progress: Tensor) -> Tensor:
         """g at progress in [0, 1], any shape."""
         start = self.guidance_scale if self.guidance_start is None else self.guidance_start

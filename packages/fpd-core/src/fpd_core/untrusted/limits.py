@@ -4,6 +4,7 @@ MIB = 2**20
 
 JSON_BYTES = 16 * MIB
 JSON_DEPTH = 64  # nested lists and objects
+CARD_BYTES = MIB  # a model card
 
 IMAGE_BYTES = 256 * MIB  # as stored
 IMAGE_PIXELS = 64 * MIB  # 8192 x 8192; a batch of images may have four times as many

@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands.arguments import candidate, named_files, row_pair, system_files
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
+from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fpd_eval.bench.rows import Results
     from fpd_eval.protocols import MetricProtocol
-    from fpd_eval.report.entrants import Candidate, Comparison, SystemFiles
+    from fpd_eval.report.entrants import Comparison
 
 
 def compare(
@@ -21,7 +22,8 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]DIR[,DIR...]",
-            help="Student folder, or NAME and one folder per training seed of one recipe; may be repeated.",
+            help="Student folder or OWNER/NAME of the hub, or NAME and one per training seed of a recipe; may be "
+            "repeated.",
         ),
     ] = None,
     systems: Annotated[
@@ -69,6 +71,7 @@ def compare(
     ] = None,
     run: Annotated[Path | None, typer.Option(help="Training run whose loss curves are shown.")] = None,
     cache_dir: CacheOption = CACHE,
+    write_card: CardOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Teachers, students, baselines and folders of images: one table with the published values, one report.
@@ -79,13 +82,13 @@ def compare(
         from fpd_eval.report.entrants import Comparison
 
         ckpt = ckpt or []
-        students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
+        students = [candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
         comparison = given(
             Comparison,
             students=students,
-            systems=[_system_files(argument) for argument in systems or []],
-            geneval=[_named_files(argument) for argument in geneval or []],
-            pairs=[_pair(argument) for argument in pair or []],
+            systems=[system_files(argument) for argument in systems or []],
+            geneval=[named_files(argument) for argument in geneval or []],
+            pairs=[row_pair(argument) for argument in pair or []],
             steps=steps,
             teacher=teacher,
             sampler=sampler,
@@ -101,7 +104,11 @@ def compare(
             batch_size=batch_size,
         )
         results = _compare(comparison, wanted, reference or [], device=device, run=run, cache_dir=cache_dir)
-        _show(results, out or (students[0].folders[0].parent if students else Path()) / "report", as_json=as_json)
+        if write_card:
+            from fpd_eval.report.card import write_compared
+
+            write_compared(results, students)
+        _show(results, out or (students[0].beside if students else Path()) / "report", as_json=as_json)
 
 
 def report(
@@ -117,50 +124,6 @@ def report(
             _show(found, out, as_json=False)
         except ValueError as error:
             raise ValueError(f"{results}: {error}") from None
-
-
-def _candidate(argument: str, *, alone: bool) -> "Candidate":
-    """`NAME=DIR,DIR` or `DIR`; without a name the folder's, or "student" where there is only one."""
-    from fpd_eval.report.entrants import Candidate
-
-    name, folders = _named(argument)
-    if name is None and len(folders) > 1:
-        raise ValueError(f"several training seeds need a name, as in: --ckpt fpd={argument}")
-    return given(Candidate, name=name or ("student" if alone else folders[0].resolve().name), folders=folders)
-
-
-def _system_files(argument: str) -> "SystemFiles":
-    from fpd_eval.report.entrants import SystemFiles
-
-    name, files = _named(argument)
-    if name is None and len(files) > 1:
-        raise ValueError(f"several training seeds need a name, as in: --systems fpd={argument}")
-    return given(SystemFiles, name=name, files=files)
-
-
-def _named_files(argument: str) -> tuple[str, list[Path]]:
-    name, separator, files = argument.partition("=")
-    if not (separator and name and files):
-        raise ValueError(f"--geneval is NAME=FILE, as in: --geneval TDM=geneval/TDM/results.jsonl; got {argument!r}")
-    return name, _paths(files)
-
-
-def _pair(argument: str) -> tuple[str, str]:
-    first, separator, second = argument.partition(",")
-    if not (separator and first and second):
-        raise ValueError(f"--pair is two rows, as in: --pair fpd,dimo; got {argument!r}")
-    return first, second
-
-
-def _named(argument: str) -> tuple[str | None, list[Path]]:
-    """`NAME=PATHS` or `PATHS`: a name holds no slash."""
-    name, separator, paths = argument.partition("=")
-    return (name, _paths(paths)) if separator and "/" not in name else (None, _paths(argument))
-
-
-def _paths(text: str) -> list[Path]:
-    """One path per training seed, between commas; names may hold some."""
-    return [Path(text)] if Path(text).exists() else [Path(part) for part in text.split(",")]
 
 
 def _compare(
@@ -182,7 +145,7 @@ def _compare(
     from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
-    beside = comparison.students[0].folders[0].parent if comparison.students else None
+    beside = comparison.students[0].beside if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
     where = usable_device(device)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, given, user_errors
+from fpd_eval.commands.usage import (
+    CardOption,
+    DeviceOption,
+    JsonOption,
+    batch_size_of,
+    given,
+    student_folder,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +24,8 @@ if TYPE_CHECKING:
 
 def geneval(
     ckpt: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Text-conditional student; it makes the images.")
+        str | None,
+        typer.Option(metavar="DIR|OWNER/NAME", help="Text-conditional student, folder or hub; it makes the images."),
     ] = None,
     system: Annotated[
         list[Path] | None, typer.Option(metavar="JSON", help="System file that makes images; may be repeated.")
@@ -76,6 +85,7 @@ def geneval(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per pass of the detector.")] = "auto",
     device: DeviceOption = "cpu",
     out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
+    write_card: CardOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """GenEval: six tasks and overall from 553 prompts, and pages that show every image, its boxes and its failure.
@@ -88,10 +98,15 @@ def geneval(
         from fpd_eval.geneval.request import Request, fulfil
         from fpd_eval.runtime.progress import bars
 
+        if write_card and (ckpt is None or per_task or allow_partial):
+            raise ValueError("--write-card belongs to --ckpt and to all of its prompts: partial scores are none")
+        student = None if ckpt is None else student_folder(ckpt, write_card=write_card)
+        if ckpt is not None and student != Path(ckpt):
+            out = out or Path("geneval")  # not among the fetched files
         request = given(
             Request,
             suite=suite,
-            ckpt=ckpt,
+            ckpt=student,
             systems=system,
             images=images,
             steps=steps,
@@ -112,7 +127,12 @@ def geneval(
             device=device,
             out=out,
         )
-        _show(fulfil(request, track=bars(Console(stderr=True))), as_json=as_json)
+        outcomes = fulfil(request, track=bars(Console(stderr=True)))
+        if write_card and student is not None and outcomes:
+            from fpd_eval.report.card import write_judged
+
+            write_judged([outcome for _, outcome in outcomes], student)
+        _show(outcomes, as_json=as_json)
 
 
 def _options(assignments: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, battery_of
-from fpd_eval.commands.usage import CACHE, JsonOption, batch_size_of, given, user_errors
+from fpd_eval.commands.usage import CACHE, CardOption, JsonOption, batch_size_of, given, student_folder, user_errors
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,9 @@ def metrics(
     protocol: Annotated[
         str, typer.Option(help="dimo, adm, clean, fdd, small, battery or battery-photos; see docs/evaluation.md.")
     ],
-    ckpt: Annotated[Path | None, typer.Option(metavar="DIR", help="Student folder to generate with.")] = None,
+    ckpt: Annotated[
+        str | None, typer.Option(metavar="DIR|OWNER/NAME", help="Student to generate with: folder or hub repository.")
+    ] = None,
     system: Annotated[Path | None, typer.Option(metavar="JSON", help="System file to generate with.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher family or weight folder to generate with.")] = None,
     steps: Annotated[int | None, typer.Option(help="Of the teacher.")] = None,
@@ -50,6 +52,7 @@ def metrics(
     cache_dir: Annotated[
         Path, typer.Option(help="Where features and numbers are kept; one folder for all ranks.")
     ] = CACHE,
+    write_card: CardOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a student, a teacher or images by a named protocol. Killed runs continue; `torchrun` shares the work."""
@@ -65,6 +68,9 @@ def metrics(
         from fpd_eval.runtime.progress import bars, silent
         from fpd_eval.runtime.ranks import joined, local_device
 
+        if write_card and ckpt is None:
+            raise ValueError("--write-card belongs to --ckpt, whose card it writes")
+        student = None if ckpt is None else student_folder(ckpt, write_card=write_card)
         changed = _present(
             num_images=num_images,
             num_reference=num_reference,
@@ -82,7 +88,7 @@ def metrics(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
-            kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
+            kinds = _kinds(student, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
             seen = generator.encoders if generator else None
             own_judge = is_judged_by_its_loss(seen, bench)
@@ -91,7 +97,12 @@ def metrics(
             found = measure_images(measured, bench, system=_record(generator))
         if found is not None:
             said = [f"left out: {lack}" for lack in bench.lacks] + ([OWN_JUDGE] if own_judge else [])
-            _show(found.model_copy(update={"encoders": seen, "warnings": (*said, *found.warnings)}), as_json=as_json)
+            found = found.model_copy(update={"encoders": seen, "warnings": (*said, *found.warnings)})
+            if write_card and student is not None:
+                from fpd_eval.report.card import write_measured
+
+                write_measured(found, student)
+            _show(found, as_json=as_json)
 
 
 def _present(**values: Any) -> dict[str, Any]:

@@ -16,6 +16,9 @@ Section = TypeVar("Section", bound="BaseModel")
 DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 CacheOption = Annotated[Path, typer.Option("--cache-dir", help="Where features and numbers are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+CardOption = Annotated[
+    bool, typer.Option("--write-card", help="Also write the numbers into the model card of the student's folder.")
+]
 CACHE = Path(".cache/fpd-eval")
 AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
 
@@ -69,3 +72,17 @@ def batch_size_of(text: str) -> int | None:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise ValueError(f"--batch-size is auto or a positive number, got {text!r}")
+
+
+def student_folder(ckpt: str, *, write_card: bool = False) -> Path:
+    """The folder of `--ckpt`: itself, or where a repository of the hub was fetched to.
+
+    Raises:
+        CheckpointError: the hub did not give the repository.
+        ValueError: its card is to be written, and only that of a folder can be.
+    """
+    from fpd_core.hub import is_repository, local_folder
+
+    if write_card and is_repository(ckpt):
+        raise ValueError(f"--write-card needs a folder, and {ckpt} is none here: fetch it with `hf download` first")
+    return local_folder(ckpt)

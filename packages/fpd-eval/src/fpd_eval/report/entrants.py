@@ -27,6 +27,7 @@ class Candidate(Config):
 
     name: Name
     folders: tuple[Path, ...] = Field(min_length=1)
+    beside: Path = Field(Path(), description="Where its training run and the report lie.")
 
 
 class SystemFiles(Config):
