@@ -34,12 +34,17 @@ LAYERS = [
         "weights",
         "mismatch",
         "containers",
+        "devices",
+        "places",
+        "preflight",
+        "track",
     },
     {"scenes", "distances", "reference"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
     {"objective_config", "generator"},
     {"objective"},
     {"kernel_batch"},
+    {"picture_folder"},
     {"generate_cli"},
 ]
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
-from fpd_train.devices import require_device, require_driver
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.pairs_cli import pairs_command
 from fpd_train.stopping import GRACE_SECONDS, StopRequest

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
+from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, opened_device, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +59,7 @@ def compare(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Report folder; by default `report` beside the first student, or here.")
     ] = None,
@@ -72,9 +72,16 @@ def compare(
     --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
     """
     with user_errors():
+        from fpd_core.devices import require_driver
+        from fpd_core.preflight import require_writable
+
+        require_driver(device)
+        ckpt = ckpt or []
+        folder = out or (_named(ckpt[0])[1][0].parent if ckpt else Path()) / "report"
+        require_writable(folder)
+
         from fpd_eval.report.entrants import Comparison
 
-        ckpt = ckpt or []
         students = [_candidate(argument, alone=len(ckpt) == 1) for argument in ckpt]
         comparison = given(
             Comparison,
@@ -96,7 +103,7 @@ def compare(
             batch_size=batch_size,
         )
         results = _compare(comparison, wanted, reference or [], device=device, run=run, cache_dir=cache_dir)
-        _show(results, out or (students[0].folders[0].parent if students else Path()) / "report", as_json=as_json)
+        _show(results, folder, as_json=as_json)
 
 
 def report(
@@ -162,23 +169,26 @@ def _compare(
 ) -> "Results":
     from rich.console import Console
 
+    from fpd_core.devices import device_called
     from fpd_eval.bench.bench import Place, open_bench
     from fpd_eval.bench.curves import METRICS, read_curves
     from fpd_eval.report.comparison import compare, read_kinds
     from fpd_eval.report.entrants import entrants
     from fpd_eval.runtime.cache import Cache
-    from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
     beside = comparison.students[0].folders[0].parent if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
-    where = usable_device(device)
+    where = device_called(device)
     kinds, judged = read_kinds(comparison)
-    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=device)
     place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
-    bench = open_bench(protocol, place, references=references) if measured else None
-    return compare(measured, bench, judged=judged, device=device, curves=curves)
+    is_measured = bool(comparison.students or kinds)
+    bench = open_bench(protocol, place, references=references) if is_measured else None
+    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(where))
+    if measured:
+        opened_device(device)
+    return compare(measured, bench, judged=judged, device=str(where), curves=curves)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, given, user_errors
+from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, given, opened_device, user_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -74,7 +74,7 @@ def geneval(
         bool, typer.Option("--allow-partial", help="Score incomplete images, marked as partial.")
     ] = False,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per pass of the detector.")] = "auto",
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +84,19 @@ def geneval(
     """
     with user_errors():
         from rich.console import Console
+
+        from fpd_core.devices import require_driver
+        from fpd_core.preflight import require_student, require_writable
+        from fpd_eval.geneval.files import require_judges
+
+        require_driver(device)
+        if ckpt is not None:
+            require_student(ckpt)
+        beside = ckpt or images
+        place = out or (beside.resolve().parent / "geneval" if beside else Path("geneval"))
+        require_writable(place)
+        if detections is None and not any(place.glob("*/detections")):
+            require_judges(suite, detector_weights, clip_weights)
 
         from fpd_eval.geneval.request import Request, fulfil
         from fpd_eval.runtime.progress import bars
@@ -112,6 +125,7 @@ def geneval(
             device=device,
             out=out,
         )
+        opened_device(device)
         _show(fulfil(request, track=bars(Console(stderr=True))), as_json=as_json)
 
 
