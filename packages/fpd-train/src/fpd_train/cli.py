@@ -1,6 +1,5 @@
 """`fpd-train` and the entry point of `run.py`. Torch is imported inside commands, so that help is instant."""
 
-import json
 import os
 import shlex
 import sys
@@ -12,11 +11,12 @@ from rich.console import Console
 
 from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
+from fpd_train.doctor_cli import doctor_command
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
 from fpd_train.pairs_cli import pairs_command
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
-from fpd_train.weights_cli import doctor_command, weights_app
+from fpd_train.weights_cli import weights_app
 
 app = typer.Typer(
     help="Train one-step generators by Fixed-Point Distillation.",
@@ -86,9 +86,11 @@ def run_command(
     require_driver(read_tree(config, overrides).get("device"))
 
     from fpd_train.config import load_config
+    from fpd_train.preflight import check_first
 
     loaded = load_config(config, overrides)
     require_device(loaded.device)
+    check_first(loaded)
 
     from fpd_train.trainer import run
 
@@ -96,11 +98,13 @@ def run_command(
 
 
 @app.command("schema")
-def schema_command() -> None:
+def schema_command(
+    current: Annotated[bool, typer.Option("--current", help="Of the installed code, not the kept file; slow.")] = False,
+) -> None:
     """Print the JSON schema of run configs, for editors and for reading."""
-    from fpd_train.config import TrainConfig
+    from fpd_train.schema import current_schema, schema_text
 
-    print(json.dumps(TrainConfig.model_json_schema(), indent=2))
+    print(current_schema() if current else schema_text(), end="")
 
 
 @app.command("bench")
@@ -112,10 +116,17 @@ def bench_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Time the components of a distillation step at the sizes of a config."""
-    from fpd_train.bench import bench, show
     from fpd_train.config import load_config
+    from fpd_train.preflight import check_first
 
-    loaded = load_config(config, _with_weights(config, set_, synthetic_weights))
+    overrides = _with_weights(config, set_, synthetic_weights)
+    require_driver(read_tree(config, overrides).get("device"))
+    loaded = load_config(config, overrides)
+    require_device(loaded.device)
+    check_first(loaded)
+
+    from fpd_train.bench import bench, show
+
     show(bench(loaded, repeats), loaded, as_json=as_json)
 
 

@@ -127,9 +127,21 @@ def open_bench(
             f"protocol {protocol.name!r} splits the real images in two halves of {protocol.num_images}, "
             f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
         )
+    _require_subsets(protocol, names, against)
     bench = Bench(protocol, names, against, place, lacks)
     require_weights(bench.wanted, place.weights or {})
     return bench
+
+
+def _require_subsets(protocol: MetricProtocol, names: Sequence[MetricName], against: Reference) -> None:
+    """Raises ValueError: fewer images than KID takes the mean over."""
+    real = against.images.count if against.images else protocol.num_images
+    if "kid" in names and (least := min(protocol.num_images, real)) < protocol.kid_subset_size:
+        others = " ".join(f"--only {name}" for name in names if name != "kid")
+        raise ValueError(
+            f"KID is a mean over subsets of {protocol.kid_subset_size} images, and here are {least}; measure at least "
+            f"{protocol.kid_subset_size} with --num-images, or leave KID out: {others}"
+        )
 
 
 def feasible(protocol: MetricProtocol, reference: Reference) -> tuple[list[MetricName], list[str]]:
