@@ -35,6 +35,24 @@ shards_app = typer.Typer(
 app.add_typer(shards_app, name="shards")
 shards_app.command("pairs")(pairs_command)
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"fpd-train {version('fpd-train')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fpd_train(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train one-step generators by Fixed-Point Distillation."""
+
+
 OutOption = Annotated[Path, typer.Option(help="Folder to create.")]
 PerShardOption = Annotated[int, typer.Option(min=1, help="Samples per tar.")]
 ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such as configs/fashion.json.")]

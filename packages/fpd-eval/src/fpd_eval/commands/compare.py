@@ -202,13 +202,16 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     from fpd_eval.report.page import write_report
     from fpd_eval.report.seeds import seed_notes, verdict_cells
     from fpd_eval.report.tables import terminal_table
+    from fpd_eval.report.verdict import merged, verdict_sentence
 
     page = write_report(results, folder)
     if as_json:
         strips = {"__all__": {"samples", "warnings"}}
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
+    results = merged(results)
     console = Console()
+    console.print(printable(verdict_sentence(results)), markup=False, highlight=False)
     more = (battery_cells(results, short=True), published_cells(results), verdict_cells(results))
     for table in (*tables(results, short=True), *more):
         if table is not None:
