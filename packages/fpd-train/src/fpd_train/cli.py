@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.doctor_cli import doctor_command
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
-from fpd_train.pairs_cli import pairs_command
+from fpd_train.shards_cli import shards_app
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
 from fpd_train.weights_cli import weights_app
@@ -28,12 +28,7 @@ rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("doctor")(doctor_command)
 app.add_typer(weights_app, name="weights")
 
-shards_app = typer.Typer(
-    help="Write WebDataset shards. Distilling a class-conditional teacher needs none: it draws labels.",
-    no_args_is_help=True,
-)
 app.add_typer(shards_app, name="shards")
-shards_app.command("pairs")(pairs_command)
 
 
 def _version(asked: bool) -> None:
@@ -53,8 +48,6 @@ def _fpd_train(
     """Train one-step generators by Fixed-Point Distillation."""
 
 
-OutOption = Annotated[Path, typer.Option(help="Folder to create.")]
-PerShardOption = Annotated[int, typer.Option(min=1, help="Samples per tar.")]
 ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such as configs/fashion.json.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. --set optimizer.lr=3e-4.")
@@ -146,56 +139,6 @@ def bench_command(
     from fpd_train.bench import bench, show
 
     show(bench(loaded, repeats), loaded, as_json=as_json)
-
-
-@shards_app.command("fashion")
-def shards_fashion(
-    out: OutOption = Path("data/fashion"),
-    source: Annotated[
-        Literal["folder", "debian", "torchvision"], typer.Option(help="Where the IDX files come from.")
-    ] = "debian",
-    folder: Annotated[Path | None, typer.Option(help="Folder with the gzipped IDX files (--source folder).")] = None,
-    per_shard: PerShardOption = 1000,
-) -> None:
-    """Fashion-MNIST, for training the bundled tokenizer, teacher and classifier; one subfolder per split."""
-    from fpd_train.data.write_shards import FILES, fashion_samples, locate_fashion, write_shards
-
-    for split in FILES:
-        _wrote(
-            out / split,
-            write_shards(fashion_samples(locate_fashion(source, folder, split), split), out / split, per_shard),
-        )
-
-
-@shards_app.command("captions")
-def shards_captions(
-    file: Annotated[Path, typer.Argument(help="UTF-8 text, one caption per line.")],
-    out: OutOption = Path("data/captions"),
-    per_shard: PerShardOption = 10_000,
-) -> None:
-    """Captions, for distilling a text-conditional teacher (data source `caption_shards`)."""
-    from fpd_train.data.write_shards import caption_samples, write_shards
-
-    _wrote(out, write_shards(caption_samples(file), out, per_shard))
-
-
-@shards_app.command("scenes")
-def shards_scenes(
-    out: OutOption = Path("data/scenes"),
-    count: Annotated[int, typer.Option(min=1, help="Scenes to draw.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    per_shard: PerShardOption = 1000,
-) -> None:
-    """Emoji scenes with captions and boxes; the data source `scenes` draws the same ones without files."""
-    from fpd_train.data.scene_shards import scene_samples
-    from fpd_train.data.scenes import Scenes
-    from fpd_train.data.write_shards import write_shards
-
-    _wrote(out, write_shards(scene_samples(Scenes(), count, seed), out, per_shard))
-
-
-def _wrote(folder: Path, sizes: dict[str, int]) -> None:
-    print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
 
 
 def _with_weights(config: Path, overrides: list[str], synthetic: bool) -> list[str]:
