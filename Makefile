@@ -4,7 +4,24 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: setup demo demo-text test test-faults lint bench smoke ablations
+.PHONY: help shell generate setup demo demo-text test test-faults lint bench smoke ablations
+
+# Without a target `make` says what there is, so this one comes first.
+help:
+	@echo "make setup        install into .venv (Python 3.11 or newer); every other target does it first"
+	@echo "make shell        a shell in which fpd-generate, fpd-train and fpd-eval are found"
+	@echo "make demo         distil the bundled teacher, measure it, write runs/fashion/report/"
+	@echo "make demo-text    the same for the bundled text-to-image teacher"
+	@echo "make generate     pictures of the bundled student; ARGS='--class 7 --n 16 --out pictures' changes what"
+	@echo "make test lint    what CI runs; make smoke is the demo in a minute, make bench times a step"
+	@echo "make test-faults  kills, full disks and hostile files; make ablations runs ci/ablations.json"
+
+shell: setup
+	@echo "type exit to leave; in a shell of your own: source .venv/bin/activate"
+	@exec $${SHELL:-bash} -i
+
+generate: setup
+	@fpd-generate --ckpt assets/fashion/student $(or $(ARGS),--class 0 --class 7 --n 8 --out pictures)
 
 setup: .venv/ready
 

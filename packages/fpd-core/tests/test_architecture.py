@@ -37,12 +37,17 @@ LAYERS = [
         "hub",
         "generation_config",
         "pipeline_files",
+        "devices",
+        "places",
+        "preflight",
+        "track",
     },
     {"scenes", "distances", "reference"},
     {"networks", "backbones", "discriminator", "teachers", "refine", "lift", "sampling", "few_steps"},
     {"objective_config", "card", "exported", "generator"},
     {"objective"},
     {"kernel_batch"},
+    {"picture_folder"},
     {"generate_cli", "pipeline"},
 ]
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from fpd_core.checkpoints import CheckpointError
 from fpd_core.config import ConfigError
+from fpd_core.devices import device_called
 from fpd_eval.bench.curves import read_curves
 from fpd_eval.bench.references import open_reference
 from fpd_eval.bench.rows import read_results
@@ -33,7 +34,6 @@ from fpd_eval.images.prompts import read_prompts
 from fpd_eval.protocols import PROTOCOLS
 from fpd_eval.report.tables import csv_table
 from fpd_eval.runtime.cache import Cache
-from fpd_eval.runtime.machine import usable_device
 from fpd_eval.runtime.progress import silent
 from fpd_eval.systems import read_system
 
@@ -371,7 +371,7 @@ def test_samples_that_are_no_picture_name_their_file(results, tmp_path, run, sam
 @pytest.mark.parametrize("name", ["meta", "mps", "xla", "vulkan", "cuda:-1", "\x1b[31m", "cuda:99999999999999999999"])
 def test_devices_are_cpu_and_cuda(name):
     with pytest.raises(ValueError, match="device"):
-        usable_device(name)
+        device_called(name)
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device"])

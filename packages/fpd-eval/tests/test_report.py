@@ -26,7 +26,9 @@ from fpd_eval.report.judged_strip import judged_strip
 from fpd_eval.report.page import html_report, markdown_report, write_report
 from fpd_eval.report.printed import printed
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, terminal_table
+from fpd_eval.report.verdict import merged, verdict_sentence
 
+ROWS = [("teacher", 1), ("teacher", 2), ("teacher", 8), ("untrained", 1), ("student", 1)]
 HOSTILE = "<script>alert(1)|*</script>"
 
 
@@ -40,7 +42,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        self.sources += [value for name, value in attributes if name in ("src", "href") and value[0] != "#"]
 
     def handle_data(self, data):
         self.texts.append(data)
@@ -64,6 +66,72 @@ def test_every_picture_is_embedded(page, results):
     assert "link" not in page.tags
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert len(page.sources) == 1 + 1 + len(results.rows)
+
+
+def test_the_page_goes_from_the_verdict_to_pictures_numbers_plots_and_settings(results):
+    text = html_report(results, {"distance": b"png", "samples": b"png"}, {"distance": b"thin"})
+    order = ["<h1>", '<p class="verdict">', 'id="pictures"', 'id="numbers"', 'id="plots"', 'id="settings"']
+    places = [text.index(mark) for mark in order]
+    assert places == sorted(places)
+    assert text.index("Measured on") > text.index("<details><summary>Sampling options")
+    # Real images, the teacher at its most steps and the student stand open; the rest is folded.
+    opened, folded = text[text.index('id="pictures"') : text.index('id="numbers"')].split("<details>")
+    assert re.findall(r'<th scope="row">([^<]*)</th>', opened)[:2] == ["real images", "teacher, 8 steps"]
+    assert "teacher, 1 step" in folded
+    assert text.count('<th scope="row"><span class="dot"') == len(results.rows)
+    assert all(title in text for title in ('data-label="Steps"', "@media print", "<caption>"))
+    assert f'srcset="data:image/png;base64,{base64.b64encode(b"thin").decode()}"' in text
+    assert not re.search(r'<img[^>]*alt=""', text)
+
+
+def test_the_loss_curve_is_explained(results):
+    assert "no measure of quality" in html_report(results, {"curves": b"png"})
+
+
+def with_distances(results, *values):
+    rows = [
+        row.model_copy(update={"values": row.values | {"fd_classifier": value}})
+        for row, value in zip(results.rows, values, strict=True)
+    ]
+    return results.model_copy(update={"rows": tuple(rows)})
+
+
+@pytest.mark.parametrize(
+    ("student", "said"),
+    [
+        (
+            9.0,
+            "has FD (classifier) 9.00, no higher than the teacher's at any step count (its lowest: 10.00 in 8 steps)",
+        ),
+        (
+            25.0,
+            "has FD (classifier) 25.00, no higher than the teacher's in 1 step, above its lowest, 10.00 in 8 steps",
+        ),
+        (41.0, "above the teacher's at every step count (its lowest: 10.00 in 8 steps)"),
+    ],
+)
+def test_the_verdict_says_where_the_student_stands(results, student, said):
+    assert [(row.role, row.steps) for row in results.rows] == ROWS
+    found = verdict_sentence(with_distances(results, 40.0, 20.0, 10.0, 90.0, student))
+    assert f"has FD (classifier) {student:.2f}, {said}" in found
+    assert found.endswith("with 1 network evaluation an image against 16; lower is better.")
+
+
+def test_equal_rows_are_one_under_both_names(results):
+    student = results.rows[-1]
+    twin = student.model_copy(update={"name": "bundled", "ms_per_image": 99.0})
+    both = results.model_copy(update={"rows": (*results.rows, twin)})
+    assert [row.name for row in merged(both).rows][-1] == f"{student.name} = bundled"
+    assert len(merged(both).rows) == len(results.rows)
+    other = twin.model_copy(update={"values": twin.values | {"recall": 0.123}})
+    assert len(merged(results.model_copy(update={"rows": (*results.rows, other)})).rows) == len(results.rows) + 1
+
+
+def test_shares_have_a_binomial_error_and_distances_none(results):
+    row = results.rows[0]
+    assert plots._spread(results, row, "fd_classifier") is None
+    share = row.values["precision"]
+    assert plots._spread(results, row, "precision") == pytest.approx((share * (1 - share) / 10000) ** 0.5)
 
 
 def test_markdown_has_every_value_and_marks_the_best(results):

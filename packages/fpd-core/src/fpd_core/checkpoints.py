@@ -12,16 +12,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fpd_core.atomic import replacing, write_text
+from fpd_core.config import CheckpointError as CheckpointError
 from fpd_core.config import ConfigError, explain
+from fpd_core.places import bundled
 from fpd_core.untrusted import open_regular, read_json, shown
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 FORMAT_VERSION = 1
 M = TypeVar("M", bound=nn.Module)
-
-
-class CheckpointError(ValueError):
-    """A weight file is absent, unreadable or does not fit the network; the message names the file and the remedy."""
 
 
 def unfit(path: Path, what: str, error: BaseException) -> CheckpointError:
@@ -61,7 +59,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such folder or file, not a JSON object, or of a newer format than this fpd knows.
     """
-    path = folder / CONFIG
+    path = bundled(folder / CONFIG)
     if not path.exists():
         raise CheckpointError(f"{folder} is not a weight folder: {path} does not exist")
     config = read_json(path, error=CheckpointError)
@@ -82,7 +80,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is absent or damaged.
     """
-    path = folder / WEIGHTS
+    path = bundled(folder / WEIGHTS)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; copy the weight file of {folder.name!r} there")
     open_regular(path, error=CheckpointError).close()

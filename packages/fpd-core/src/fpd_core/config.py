@@ -31,6 +31,10 @@ class ConfigError(ValueError):
     """A configuration is wrong; the message names the key, its place and what would be right."""
 
 
+class CheckpointError(ValueError):
+    """A weight file is absent, unreadable or does not fit the network; the message names the file and the remedy."""
+
+
 def _usable(path: Path) -> Path:
     if "\0" in str(path) or len(str(path)) > _PATH_LENGTH:
         raise ValueError(f"Input should be a path: no NUL, at most {_PATH_LENGTH} characters")

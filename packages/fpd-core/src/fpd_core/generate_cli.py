@@ -1,104 +1,129 @@
 """`fpd-generate`: images from an exported one-step generator. Torch is imported inside, so that help is instant."""
 
-import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fpd_core.generator import Generator
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-GRID, RECORDS = "grid.png", "images.jsonl"
+DEFAULT_N, PROMPT_BYTES = 16, 2**28
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"fpd-generate {version('fpd-core')}")
+        raise typer.Exit
 
 
 @app.command()
 def generate(
     ckpt: Annotated[str, typer.Option(metavar="DIR|OWNER/NAME", help="Exported student: folder or hub repository.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the PNGs, grid.png and images.jsonl.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures; a run that stopped goes on there.")],
     prompt: Annotated[list[str], typer.Option(help="What a text-conditional student draws; may be repeated.")] = [],  # noqa: B006
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="UTF-8 text, one prompt per line.")] = None,
     class_: Annotated[
         list[int], typer.Option("--class", help="Class number a class-conditional student draws; may be repeated.")
     ] = [],  # noqa: B006
-    n: Annotated[int, typer.Option(min=1, max=2**20, help="Images per prompt or class.")] = 16,
-    seed: Annotated[int, typer.Option(min=0, max=2**62, help="Equal seed and batch size give equal images.")] = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 16,
+    n: Annotated[
+        int | None, typer.Option(min=1, max=2**20, help="Pictures per prompt or class; 16 by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**62, help="Leads to a seed of its own for every picture; 0 by default.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="As 3,5,8-12: one picture per prompt or class and seed.")
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="All pictures in one; DIR-grid.png beside DIR by default.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="Divides the logits; by default what the student was exported with.")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Forward passes; by default what the student was exported with.")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, hidden=True, help="Of earlier versions: pictures are drawn one by one.")
+    ] = 1,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """Draw images in one forward pass each, or in a few.
+    """Draw pictures in one forward pass each, or in a few.
 
     Class-conditional: fpd-generate --ckpt assets/fashion/student --class 7 --class 9 --n 8 --out out
 
-    Text-conditional: fpd-generate --ckpt runs/maskgen/student --prompt "a red bicycle" --out out
+    Text-conditional: fpd-generate --ckpt runs/maskgen/student --prompt "a red bicycle" --seeds 1-4 --out out
+
+    DIR/images.jsonl says what each picture shows and its seed, as does the picture itself (PNG text "fpd").
     """
-    if bool(prompt) == bool(class_):
-        raise ValueError("give either --prompt or --class, once or more often")
+    del batch_size, show_version
+    from fpd_core.devices import require_driver
+    from fpd_core.picture_folder import claim, draw, fingerprint, parse_seeds, planned, require_own, write_grid
+    from fpd_core.track import bars
+
+    wanted = _wanted(prompt, prompts, class_)
     if temperature is not None and temperature <= 0:
         raise ValueError(f"--temperature must be positive, got {temperature}")
-    import torch
+    if seeds is not None and (n is not None or seed is not None):
+        raise ValueError("--seeds names the seed of every picture; --n and --seed belong to the other way")
+    named = parse_seeds(seeds) if seeds is not None else None
+    pictures = planned(wanted, named, seed=seed or 0, n=n or DEFAULT_N)
+    place = out.resolve()
+    grid_file = grid or place.with_name(f"{place.name}-grid.png")
+    if grid_file.resolve().parent == place:
+        raise ValueError(f"--grid {grid_file} is among the pictures, where it would count as one; name another place")
+    require_own(out)
+    require_driver(device)
 
+    from fpd_core.devices import device_called, in_words
     from fpd_core.generator import load_generator
 
+    where = device_called(device)
     generator = load_generator(ckpt)
     if temperature is not None:
         generator = generator.at_temperature(temperature)
     if steps is not None:
         generator = generator.sampled(steps=steps)
-    generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    wanted: list[str] | list[int] = [p for p in prompt for _ in range(n)] or [c for c in class_ for _ in range(n)]
-    generator.model.condition(wanted[:1])  # a wrong request is answered before the folder is made
-    out.mkdir(parents=True, exist_ok=True)
-    images = _draw(generator, wanted, seed, batch_size)
-    _write(images, wanted, seed, n, out)
-    Console().print(f"{len(images)} images in {out}, all of them in {out / GRID}", highlight=False, soft_wrap=True)
+    # A wrong request is answered before the folder is made; prompts are not all encoded for that.
+    generator.model.condition(wanted[:1] if isinstance(wanted[0], str) else wanted)
+    each = len(pictures) // len(wanted)
+    settings = {
+        "student": fingerprint(generator),
+        **generator.generation.model_dump(mode="json"),
+        "device": where.type,
+        "prompts or classes": wanted,
+        "seeds": named if named is not None else {"seed": seed or 0, "n": each},
+    }
+    claim(out, settings, pictures)
+    generator.to(where)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors.print(f"device: {in_words(where)}", markup=False)
+    with bars(errors)("drawing", len(pictures)) as advance:
+        drawn = draw(generator, pictures, out, advance)
+    shown = write_grid(pictures, out, grid_file, each)
+    old = f", {len(pictures) - drawn} of them from before" if drawn < len(pictures) else ""
+    which = "all of them" if shown == len(pictures) else f"the first {shown}"
+    print(f"{len(pictures)} images in {out}{old}; {which} in {grid_file}")
 
 
-def _draw(generator: "Generator", wanted: list[str] | list[int], seed: int, batch_size: int) -> "Tensor":
-    """uint8 [N, H, W, 3]; batch b starts from the seed `seed + b`."""
-    import torch
+def _wanted(prompt: list[str], prompts: Path | None, classes: list[int]) -> list[str] | list[int]:
+    """What to draw, in order. Raises ValueError: nothing, two kinds of things, or a file with a blank line."""
+    if sum((bool(prompt), prompts is not None, bool(classes))) != 1:
+        raise ValueError("give either --prompt or --class, once or more often, or --prompts with a file")
+    if prompts is None:
+        return prompt or classes
+    from fpd_core.untrusted import read_text
 
-    drawn = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("drawing", total=len(wanted))
-        for batch, start in enumerate(range(0, len(wanted), batch_size)):
-            images = generator.generate(wanted[start : start + batch_size], seed=seed + batch)
-            drawn.append((images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu())
-            progress.advance(task, len(images))
-    return torch.cat(drawn)
-
-
-def _write(images: "Tensor", wanted: list[str] | list[int], seed: int, columns: int, out: Path) -> None:
-    """One PNG per image, what each shows, and a grid with a row per prompt or class."""
-    from PIL import Image
-
-    from fpd_core.atomic import replacing, write_text
-
-    def save(image: "Tensor", name: str) -> None:
-        with replacing(out / name) as partial:
-            Image.fromarray(image.numpy()).save(partial, "png")
-
-    records = []
-    for index, (image, what) in enumerate(zip(images, wanted, strict=True)):
-        name = f"{index:05d}.png"
-        save(image, name)
-        kind = "prompt" if isinstance(what, str) else "class"
-        records.append(json.dumps({"file": name, kind: what, "seed": seed}) + "\n")
-    write_text(out / RECORDS, "".join(records))
-    height, width = images.shape[1:3]
-    rows = images.view(-1, columns, height, width, 3).permute(0, 2, 1, 3, 4)
-    save(rows.reshape(-1, columns * width, 3).contiguous(), GRID)
+    lines = read_text(prompts, limit=PROMPT_BYTES, name="PROMPT_BYTES").removesuffix("\n").split("\n")
+    blank = next((number for number, line in enumerate(lines, start=1) if not line.strip()), None)
+    if blank is not None:
+        raise ValueError(f"{prompts}: line {blank} holds no prompt")
+    return [line.strip() for line in lines]
 
 
 def main() -> None:

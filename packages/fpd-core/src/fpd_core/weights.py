@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpd_core.checkpoints import CheckpointError
-from fpd_core.config import nearest
+from fpd_core.config import CheckpointError, nearest
 from fpd_core.weight_files import FURTHER_FILES, WEIGHT_FILES, WeightFile
 
 __all__ = ["WEIGHT_FILES", "RequiredFile", "WeightFile", "missing", "place_of", "pulls", "require", "weight_file"]

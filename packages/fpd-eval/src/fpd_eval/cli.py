@@ -5,6 +5,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -26,6 +27,25 @@ app = typer.Typer(
 LIST_OPTIONS = ("--steps", "--systems", "--geneval", "--encoder")
 NUMBERS = "--steps"
 NEGATIVE = re.compile(r"-\d")
+
+
+@app.callback()
+def _fpd_eval(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=lambda asked: _version(asked), is_eager=True, help="Print it and exit."),
+    ] = False,
+) -> None:
+    """Measure one-step generators against their teachers."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"fpd-eval {version('fpd-eval')}")
+        raise typer.Exit
+
 
 app.command()(compare)
 app.command()(report)

@@ -1,23 +1,23 @@
 """`fpd-train` and the entry point of `run.py`. Torch is imported inside commands, so that help is instant."""
 
-import json
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
-from fpd_train.devices import require_device, require_driver
+from fpd_train.doctor_cli import doctor_command
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
-from fpd_train.pairs_cli import pairs_command
 from fpd_train.reproduce.command import reproduce_command
+from fpd_train.shards_cli import shards_app
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
 from fpd_train.streams import survive_broken_output
-from fpd_train.weights_cli import doctor_command, weights_app
+from fpd_train.weights_cli import weights_app
 
 app = typer.Typer(
     help="Train one-step generators by Fixed-Point Distillation.",
@@ -30,15 +30,26 @@ app.command("doctor")(doctor_command)
 app.add_typer(weights_app, name="weights")
 app.command("reproduce")(reproduce_command)
 
-shards_app = typer.Typer(
-    help="Write WebDataset shards. Distilling a class-conditional teacher needs none: it draws labels.",
-    no_args_is_help=True,
-)
 app.add_typer(shards_app, name="shards")
-shards_app.command("pairs")(pairs_command)
 
-OutOption = Annotated[Path, typer.Option(help="Folder to create.")]
-PerShardOption = Annotated[int, typer.Option(min=1, help="Samples per tar.")]
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"fpd-train {version('fpd-train')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _fpd_train(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Train one-step generators by Fixed-Point Distillation."""
+
+
 ConfigOption = Annotated[Path, typer.Option("--config", help="A JSON file such as configs/fashion.json.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. --set optimizer.lr=3e-4.")
@@ -88,9 +99,11 @@ def run_command(
     require_driver(read_tree(config, overrides).get("device"))
 
     from fpd_train.config import load_config
+    from fpd_train.preflight import check_first
 
     loaded = load_config(config, overrides)
     require_device(loaded.device)
+    check_first(loaded)
 
     from fpd_train.trainer import run
 
@@ -98,11 +111,13 @@ def run_command(
 
 
 @app.command("schema")
-def schema_command() -> None:
+def schema_command(
+    current: Annotated[bool, typer.Option("--current", help="Of the installed code, not the kept file; slow.")] = False,
+) -> None:
     """Print the JSON schema of run configs, for editors and for reading."""
-    from fpd_train.config import TrainConfig
+    from fpd_train.schema import current_schema, schema_text
 
-    print(json.dumps(TrainConfig.model_json_schema(), indent=2))
+    print(current_schema() if current else schema_text(), end="")
 
 
 @app.command("bench")
@@ -114,61 +129,18 @@ def bench_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Time the components of a distillation step at the sizes of a config."""
-    from fpd_train.bench import bench, show
     from fpd_train.config import load_config
+    from fpd_train.preflight import check_first
 
-    loaded = load_config(config, _with_weights(config, set_, synthetic_weights))
+    overrides = _with_weights(config, set_, synthetic_weights)
+    require_driver(read_tree(config, overrides).get("device"))
+    loaded = load_config(config, overrides)
+    require_device(loaded.device)
+    check_first(loaded)
+
+    from fpd_train.bench import bench, show
+
     show(bench(loaded, repeats), loaded, as_json=as_json)
-
-
-@shards_app.command("fashion")
-def shards_fashion(
-    out: OutOption = Path("data/fashion"),
-    source: Annotated[
-        Literal["folder", "debian", "torchvision"], typer.Option(help="Where the IDX files come from.")
-    ] = "debian",
-    folder: Annotated[Path | None, typer.Option(help="Folder with the gzipped IDX files (--source folder).")] = None,
-    per_shard: PerShardOption = 1000,
-) -> None:
-    """Fashion-MNIST, for training the bundled tokenizer, teacher and classifier; one subfolder per split."""
-    from fpd_train.data.write_shards import FILES, fashion_samples, locate_fashion, write_shards
-
-    for split in FILES:
-        _wrote(
-            out / split,
-            write_shards(fashion_samples(locate_fashion(source, folder, split), split), out / split, per_shard),
-        )
-
-
-@shards_app.command("captions")
-def shards_captions(
-    file: Annotated[Path, typer.Argument(help="UTF-8 text, one caption per line.")],
-    out: OutOption = Path("data/captions"),
-    per_shard: PerShardOption = 10_000,
-) -> None:
-    """Captions, for distilling a text-conditional teacher (data source `caption_shards`)."""
-    from fpd_train.data.write_shards import caption_samples, write_shards
-
-    _wrote(out, write_shards(caption_samples(file), out, per_shard))
-
-
-@shards_app.command("scenes")
-def shards_scenes(
-    out: OutOption = Path("data/scenes"),
-    count: Annotated[int, typer.Option(min=1, help="Scenes to draw.")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    per_shard: PerShardOption = 1000,
-) -> None:
-    """Emoji scenes with captions and boxes; the data source `scenes` draws the same ones without files."""
-    from fpd_train.data.scene_shards import scene_samples
-    from fpd_train.data.scenes import Scenes
-    from fpd_train.data.write_shards import write_shards
-
-    _wrote(out, write_shards(scene_samples(Scenes(), count, seed), out, per_shard))
-
-
-def _wrote(folder: Path, sizes: dict[str, int]) -> None:
-    print(f"{folder}: {sum(sizes.values())} samples in {len(sizes)} shards")
 
 
 def _with_weights(config: Path, overrides: list[str], synthetic: bool) -> list[str]:

@@ -65,6 +65,12 @@ class TrainConfig(Config):
         drafts: int = getattr(self.method, "drafts_per_condition", 1)
         if self.micro_batch % drafts:
             raise ValueError(f"micro_batch {self.micro_batch} is not a multiple of drafts_per_condition {drafts}")
+        if not self.ema.enabled and self.engine.zero_stage == 3:
+            raise ValueError("ema.enabled false samples from the trained network, which zero_stage 3 keeps in pieces")
+        if not self.optimizer.first_moment and self.engine.zero_stage == 0:
+            raise ValueError("optimizer.first_moment false needs zero_stage 1 or more")
+        if getattr(self.method, "teacher_precision", "float32") != "float32" and self.engine.precision == "float32":
+            raise ValueError("method.teacher_precision bfloat16 needs engine.precision bfloat16")
         use: str | None = getattr(self.method, "image_use", None)
         if use is not None and not self.data.has_images:
             raise ValueError(

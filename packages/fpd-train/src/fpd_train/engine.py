@@ -23,6 +23,7 @@ from fpd_train import ranks
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
 from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
+from fpd_train.second_moment import SecondMomentAdamW
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
@@ -96,6 +97,14 @@ class _CarefulAdamW(torch.optim.AdamW):
         gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
         self.overflow = not all(bool(gradient.isfinite().all()) for gradient in gradients)
         return None if self.overflow else super().step(closure)
+
+
+def _adamw(trainable: list[nn.Parameter], how: OptimizerConfig, *, careful: bool) -> torch.optim.Optimizer:
+    if not how.first_moment:
+        beta2 = how.betas[1]
+        return SecondMomentAdamW(trainable, how.lr, beta2=beta2, eps=how.eps, weight_decay=how.weight_decay)
+    kind = _CarefulAdamW if careful else torch.optim.AdamW
+    return kind(trainable, how.lr, betas=how.betas, eps=how.eps, weight_decay=how.weight_decay)
 
 
 class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
@@ -188,10 +197,7 @@ class Engine:
         saves_frozen: bool = True,
     ) -> None:
         trainable = [p for p in module.parameters() if p.requires_grad]
-        kind = _CarefulAdamW if engine.zero_stage == 0 else torch.optim.AdamW
-        adamw = kind(
-            trainable, optimizer.lr, betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay
-        )
+        adamw = _adamw(trainable, optimizer, careful=engine.zero_stage == 0)
         schedule = torch.optim.lr_scheduler.LambdaLR(adamw, lambda step: learning_rate_factor(step, optimizer, steps))
         self._config, self._saves_frozen = engine, saves_frozen
         self._skipped_in_a_row = 0

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fpd_core.config import Config, Number, Share, Size, Steps, Whole
+from fpd_core.config import Config, Flag, Number, Share, Size, Steps, Whole
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -16,6 +16,9 @@ class OptimizerConfig(Config):
     lr: Number = Field(1e-5, gt=0, le=1, description="Peak learning rate.")
     betas: tuple[Share, Share] = Field((0.9, 0.999), description="Decay of Adam's two averages, per step.")
     eps: Number = Field(1e-8, ge=1e-16, le=1, description="Adam's addition to the denominator.")
+    first_moment: Flag = Field(
+        True, description="Average gradients too (betas[0]); false saves one float32 copy of the trained weights."
+    )
     weight_decay: Number = Field(0.0, ge=0, le=10, description="Decoupled from the gradient, as in AdamW.")
     warmup_steps: Whole = Field(100, ge=0, le=10**6, description="Linear warm-up, in optimizer steps.")
     schedule: Literal["constant", "cosine"] = Field("constant", description="After the warm-up; cosine ends at zero.")

@@ -16,6 +16,7 @@ from fpd_train.checkpointing import Checkpoints
 from fpd_train.config import RESOLVED, TrainConfig, parse
 from fpd_train.lock import locked
 from fpd_train.methods.interface import Report
+from fpd_train.preflight import DONE
 from fpd_train.ranks import decided_by_rank_0
 from fpd_train.runlog import SAMPLES
 
@@ -25,8 +26,6 @@ OPERATIONAL = {
     *("steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"),
     *("on_disk_full", "watchdog_seconds"),
 }
-
-DONE = "done.json"
 
 
 def decisive(config: TrainConfig) -> dict[str, Any]:

@@ -1,26 +1,20 @@
-"""`fpd-train doctor` and `fpd-train weights pull`: which published files a run needs, and how they get here.
+"""`fpd-train weights pull`: how published files get here.
 
 Torch is imported inside commands, so that help is instant.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 if TYPE_CHECKING:
     from fpd_core.checkpoints import CheckpointError
-    from fpd_core.weights import RequiredFile, WeightFile
-
-BYTES_PER_FLOAT32 = 4
+    from fpd_core.weights import WeightFile
 
 weights_app = typer.Typer(help="Published weight files.", no_args_is_help=True)
 
@@ -50,7 +44,7 @@ def pull_command(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     for file in [weight_file(family, role) for role in roles] if roles else WEIGHT_FILES[family]:
         if file.local.is_file():
-            console.print(f"{file.local} is there ({_gigabytes(file.local.stat().st_size)})")
+            console.print(f"{file.local} is there ({gigabytes(file.local.stat().st_size)})")
             continue
         console.print(f"{file.local} <- {file.repo_id}: {file.filename}; licence: {file.licence}")
         fetch(file)
@@ -126,77 +120,6 @@ def _explained(file: WeightFile, error: Exception) -> CheckpointError:
     return CheckpointError(f"cannot download {what}: {why} ({reason})")
 
 
-def doctor_command(
-    config: Annotated[Path, typer.Option("--config", help="A JSON file such as configs/maskgit.json.")],
-    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value.")] = [],  # noqa: B006
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
-) -> None:
-    """List every published file a run needs: present or not, size, source, place. Exit code 1 if one is missing."""
-    from fpd_core.weights import missing
-    from fpd_train.config import load_config
-    from fpd_train.methods.fpd import FpdConfig
-
-    method = load_config(config, set_).method
-    files = method.required_files() if isinstance(method, FpdConfig) else []
-    if as_json:
-        print(json.dumps([_record(file) for file in files], indent=2))
-    else:
-        _show(files, config)
-    if missing(files):
-        raise typer.Exit(1)
-
-
-def _record(file: RequiredFile) -> dict[str, object]:
-    published = file.file
-    return {
-        "path": str(file.path),
-        "present": file.present,
-        "size_bytes": file.size,
-        "family": published.family,
-        "role": published.role,
-        "repo_id": published.repo_id,
-        "filename": published.filename,
-        "url": published.url,
-        "published_bytes": published.size_bytes,
-        "num_parameters": published.num_parameters,
-        "licence": published.licence,
-        "note": published.note,
-    }
-
-
-def _show(files: Sequence[RequiredFile], config: Path) -> None:
-    from fpd_core.weights import missing, pulls
-
-    # A pipe has no width, and a cut path helps nobody.
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
-    if not files:
-        console.print(f"{config} needs no published weight files.")
-        return
-    table = Table("put it at", "what", "state", "size", "published at huggingface.co", "licence")
-    for file in files:
-        published = file.file
-        table.add_row(
-            str(file.path),
-            f"{published.family} {published.role}",
-            "[green]present[/]" if file.present else "[red]missing[/]",
-            _size(file),
-            f"{published.repo_id}: {published.filename}",
-            published.licence,
-        )
-    console.print(table)
-    absent = missing(files)
-    if not absent:
-        console.print(f"All {len(files)} files are there.")
-        return
-    console.print(f"{len(absent)} of {len(files)} missing. Run {pulls(absent)}, or put them there yourself.")
-
-
-def _size(file: RequiredFile) -> str:
-    known, parameters = file.size or file.file.size_bytes, file.file.num_parameters
-    if known is not None:
-        return _gigabytes(known)
-    return "unknown" if parameters is None else f"at least {_gigabytes(parameters * BYTES_PER_FLOAT32)} in float32"
-
-
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """For people: `1.21 GB`."""
     return f"{size / 1e9:.2f} GB"

@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import timm
 import torch
 from pydantic import AfterValidator, Field
-from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
-from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError
@@ -16,6 +13,9 @@ from fpd_core.config import Config, Flag, Location, Whole, check_unique
 from fpd_core.containers import load_state, read_public
 from fpd_core.networks.synthetic import fill_synthetic
 from fpd_core.weights import RequiredFile, require, weight_file
+
+if TYPE_CHECKING:
+    from timm.models.eva import Eva
 
 WEIGHTS = weight_file("dinov3", "backbone")
 PATCH = 16
@@ -57,6 +57,9 @@ class Dinov3(nn.Module):
     std: Tensor
 
     def __init__(self, config: Dinov3Config) -> None:
+        import timm  # for seconds, here and below: configs name this backbone without opening it
+        from timm.models.eva import Eva
+
         super().__init__()
         self.blocks, self.dtype = sorted(config.blocks), DTYPES[config.dtype]
         network = timm.create_model("vit_base_patch16_dinov3", pretrained=False).to(self.dtype)
@@ -107,12 +110,14 @@ class Dinov3(nn.Module):
         return maps
 
 
-def round_periods(network: Eva) -> None:
+def round_periods(network: "Eva") -> None:
     """Round the rotary periods to bfloat16.
 
     Meta's checkpoints hold them as bfloat16 buffers. timm and transformers compute them anew in float32, and their
     files hold none.
     """
+    from timm.layers.pos_embed_sincos import RotaryEmbeddingDinoV3
+
     rope = network.rope
     assert isinstance(rope, RotaryEmbeddingDinoV3)
     periods = rope.get_buffer("periods")

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import timm
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
@@ -77,6 +76,8 @@ class EfficientNetLite0(nn.Module):
     def __init__(self, *, blocks: Sequence[int], image_size: int) -> None:
         super().__init__()
         self.blocks, self.image_size = sorted(blocks), image_size
+        import timm  # for seconds
+
         self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         load_imagenet_weights(self.network, weights_path())
         # channels_last halves the time of the depthwise convolutions on CPUs.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import timm
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -72,6 +71,8 @@ class Deit(nn.Module):
     def __init__(self, config: DeitBranch, image_size: int) -> None:
         super().__init__()
         require(config.required_files())
+        import timm  # for seconds
+
         self.network: Any = timm.create_model("deit_base_distilled_patch16_224", pretrained=False)
         if config.weights == "synthetic":
             fill_synthetic(self.network)

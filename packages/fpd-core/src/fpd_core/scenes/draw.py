@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpd_core.checkpoints import CheckpointError
+from fpd_core.places import bundled
 from fpd_core.scenes.layouts import CELL, IMAGE_SIZE, SPRITE_SIZE, Scene
 from fpd_core.scenes.vocabulary import COLORS, OBJECTS, TINTED
 from fpd_core.untrusted.images import open_image
@@ -51,7 +52,7 @@ class Drawing:
     """
 
     def __init__(self, folder: Path = SPRITES) -> None:
-        natural = read_sheet(folder / SHEET)
+        natural = read_sheet(bundled(folder / SHEET))
         # Straight colour [24, 24, 3] and alpha [24, 24, 1] of every look.
         self._looks: dict[tuple[str, str | None], tuple[Floats, Floats]] = {}
         for name, sprite in zip(OBJECTS, natural, strict=True):

@@ -13,6 +13,7 @@ from fpd_core.config import Config, Location, check_codes
 from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
 from fpd_core.networks.maskgit_family import maskgit_network
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
+from fpd_core.places import bundled
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
 from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig, TeacherConfig
 
@@ -30,7 +31,7 @@ class FashionConfig(TeacherConfig):
     path: Location = Field(Path("assets/fashion/teacher"), description="Weight folder of transformer and tokenizer.")
 
     def weight_files(self) -> list[Path]:
-        return [Path(self.path) / WEIGHTS]
+        return [bundled(Path(self.path) / WEIGHTS)]
 
 
 class FashionArchitecture(Config):

@@ -14,6 +14,7 @@ from fpd_core.config import Config, check_codes
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConfig
 from fpd_core.networks.scene_text import SceneText, SceneTextConfig
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
+from fpd_core.places import bundled
 from fpd_core.scenes.layouts import IMAGE_SIZE
 from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig
 from fpd_core.teachers.text_conditional import CaptionCache, TextConditionalTeacher, TextTeacherConfig
@@ -28,7 +29,7 @@ class ScenesConfig(TextTeacherConfig):
     )
 
     def weight_files(self) -> list[Path]:
-        return [self.path / WEIGHTS]
+        return [bundled(self.path / WEIGHTS)]
 
 
 class ScenesArchitecture(Config):

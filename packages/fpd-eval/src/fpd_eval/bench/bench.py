@@ -16,6 +16,7 @@ from fpd_eval.bench.references import Reference, open_reference
 from fpd_eval.bench.registry import METRICS, Side, Values
 from fpd_eval.bench.values import measured
 from fpd_eval.extractors import Extractor, load_extractor
+from fpd_eval.extractors.weights import require_weights
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.protocols import MetricName, MetricProtocol
 from fpd_eval.runtime.cache import Cache
@@ -72,8 +73,12 @@ class Bench:
     def extractors(self) -> dict[str, Extractor]:
         """By name. Raises CheckpointError: weights are absent or damaged."""
         weights = self.place.weights or {}
-        wanted = sorted({one for name in self.metrics for one in METRICS[name].extractors_of(self.protocol)})
-        return {name: load_extractor(name, self.place.device, weights.get(name)) for name in wanted}
+        return {name: load_extractor(name, self.place.device, weights.get(name)) for name in self.wanted}
+
+    @property
+    def wanted(self) -> list[str]:
+        """Names of the extractors that the metrics read."""
+        return sorted({one for name in self.metrics for one in METRICS[name].extractors_of(self.protocol)})
 
     @cached_property
     def seen(self) -> Outputs:
@@ -108,6 +113,7 @@ def open_bench(
 
     Raises:
         ValueError: a reference is absent or damaged, or does not suffice for any metric or for one in `only`.
+        CheckpointError: weights of an extractor are absent; none is opened yet.
     """
     paths = references or ([protocol.reference] if protocol.reference else [])
     labels = None if references else protocol.reference_labels
@@ -121,7 +127,21 @@ def open_bench(
             f"protocol {protocol.name!r} splits the real images in two halves of {protocol.num_images}, "
             f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
         )
-    return Bench(protocol, names, against, place, lacks)
+    _require_subsets(protocol, names, against)
+    bench = Bench(protocol, names, against, place, lacks)
+    require_weights(bench.wanted, place.weights or {})
+    return bench
+
+
+def _require_subsets(protocol: MetricProtocol, names: Sequence[MetricName], against: Reference) -> None:
+    """Raises ValueError: fewer images than KID takes the mean over."""
+    real = against.images.count if against.images else protocol.num_images
+    if "kid" in names and (least := min(protocol.num_images, real)) < protocol.kid_subset_size:
+        others = " ".join(f"--only {name}" for name in names if name != "kid")
+        raise ValueError(
+            f"KID is a mean over subsets of {protocol.kid_subset_size} images, and here are {least}; measure at least "
+            f"{protocol.kid_subset_size} with --num-images, or leave KID out: {others}"
+        )
 
 
 def feasible(protocol: MetricProtocol, reference: Reference) -> tuple[list[MetricName], list[str]]:

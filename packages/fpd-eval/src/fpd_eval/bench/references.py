@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpd_core.places import bundled
 from fpd_core.untrusted import shown
 from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_eval.images.image_files import open_images
@@ -58,6 +59,7 @@ def open_reference(
 
 
 def _open(path: Path, batch_size: int, labels: Path | None, limit: int | None) -> Reference:
+    path = bundled(path)
     if not path.exists():
         raise ValueError(f"reference {path} does not exist")
     if path.suffix == ".gz":

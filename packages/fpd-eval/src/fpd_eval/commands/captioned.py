@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of
+from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of, opened_device, require_images
 
 if TYPE_CHECKING:
     import torch
@@ -88,17 +88,21 @@ def measure(
     """The numbers of images called as the captions of a file, of `max_images` at most; a system makes what lacks."""
     from rich.console import Console
 
+    from fpd_core.devices import require_driver
+
+    require_driver(device)
+    require_images(images, made_here=system is not None)
+
     from fpd_eval.extractors.weights import locate
     from fpd_eval.images.paired_files import find_paired
     from fpd_eval.images.prompts import read_prompts
     from fpd_eval.protocols import protocol_called
-    from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
-    where, track = usable_device(device), bars(Console(stderr=True))
     captions = read_prompts(prompts)
     wanted = captions.first(num_images)
     path = locate(protocol_called(protocol).features, weights)
+    where, track = opened_device(device), bars(Console(stderr=True))
     if system:
         files = [images / f"{key}.png" for key in wanted.keys]
         generate(system, wanted.texts, files, images, where, seed=seed, batch_size=generate_batch, track=track)

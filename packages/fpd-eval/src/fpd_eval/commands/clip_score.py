@@ -21,7 +21,7 @@ def clip_score(
     seed: captioned.SeedOption = 0,
     generate_batch: captioned.GenerateOption = 16,
     batch_size: captioned.BatchOption = "auto",
-    device: usage.DeviceOption = "cpu",
+    device: usage.DeviceOption = "auto",
     cache_dir: usage.CacheOption = usage.CACHE,
     as_json: usage.JsonOption = False,
 ) -> None:

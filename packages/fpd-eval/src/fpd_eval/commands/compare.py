@@ -7,7 +7,16 @@ import typer
 
 from fpd_eval.commands.arguments import candidate, named_files, row_pair, system_files
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, user_errors
+from fpd_eval.commands.usage import (
+    CACHE,
+    CacheOption,
+    CardOption,
+    DeviceOption,
+    JsonOption,
+    given,
+    opened_device,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +74,7 @@ def compare(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all generated images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per batch; part of the protocol.")] = None,
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     out: Annotated[
         Path | None, typer.Option(help="Report folder; by default `report` beside the first student, or here.")
     ] = None,
@@ -79,10 +88,15 @@ def compare(
     --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
     """
     with user_errors():
+        from fpd_core.devices import require_driver
+        from fpd_core.preflight import require_writable
         from fpd_eval.report.entrants import Comparison
 
+        require_driver(device)
         ckpt = ckpt or []
         students = [candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
+        folder = out or (students[0].beside if students else Path()) / "report"
+        require_writable(folder)
         comparison = given(
             Comparison,
             students=students,
@@ -108,7 +122,7 @@ def compare(
             from fpd_eval.report.card import write_compared
 
             write_compared(results, students)
-        _show(results, out or (students[0].beside if students else Path()) / "report", as_json=as_json)
+        _show(results, folder, as_json=as_json)
 
 
 def report(
@@ -137,23 +151,26 @@ def _compare(
 ) -> "Results":
     from rich.console import Console
 
+    from fpd_core.devices import device_called
     from fpd_eval.bench.bench import Place, open_bench
     from fpd_eval.bench.curves import METRICS, read_curves
     from fpd_eval.report.comparison import compare, read_kinds
     from fpd_eval.report.entrants import entrants
     from fpd_eval.runtime.cache import Cache
-    from fpd_eval.runtime.machine import usable_device
     from fpd_eval.runtime.progress import bars
 
     beside = comparison.students[0].beside if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
-    where = usable_device(device)
+    where = device_called(device)
     kinds, judged = read_kinds(comparison)
-    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=device)
     place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
-    bench = open_bench(protocol, place, references=references) if measured else None
-    return compare(measured, bench, judged=judged, device=device, curves=curves, asked=comparison.pairs)
+    is_measured = bool(comparison.students or kinds)
+    bench = open_bench(protocol, place, references=references) if is_measured else None
+    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(where))
+    if measured:
+        opened_device(device)
+    return compare(measured, bench, judged=judged, device=str(where), curves=curves, asked=comparison.pairs)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
@@ -167,13 +184,16 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
     from fpd_eval.report.page import write_report
     from fpd_eval.report.seeds import seed_notes, verdict_cells
     from fpd_eval.report.tables import terminal_table
+    from fpd_eval.report.verdict import merged, verdict_sentence
 
     page = write_report(results, folder)
     if as_json:
         strips = {"__all__": {"samples", "warnings"}}
         print(results.model_dump_json(indent=2, exclude={"curves": True, "rows": strips, "geneval": strips}))
         return
+    results = merged(results)
     console = Console()
+    console.print(printable(verdict_sentence(results)), markup=False, highlight=False)
     more = (battery_cells(results, short=True), published_cells(results), verdict_cells(results))
     for table in (*tables(results, short=True), *more):
         if table is not None:

@@ -12,6 +12,7 @@ from fpd_eval.commands.usage import (
     JsonOption,
     batch_size_of,
     given,
+    opened_device,
     student_folder,
     user_errors,
 )
@@ -83,7 +84,7 @@ def geneval(
         bool, typer.Option("--allow-partial", help="Score incomplete images, marked as partial.")
     ] = False,
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Images per pass of the detector.")] = "auto",
-    device: DeviceOption = "cpu",
+    device: DeviceOption = "auto",
     out: Annotated[Path | None, typer.Option(help="Result folder; by default beside student or images.")] = None,
     write_card: CardOption = False,
     as_json: JsonOption = False,
@@ -94,6 +95,19 @@ def geneval(
     """
     with user_errors():
         from rich.console import Console
+
+        from fpd_core.devices import require_driver
+        from fpd_core.preflight import require_student, require_writable
+        from fpd_eval.geneval.files import require_judges
+
+        require_driver(device)
+        if ckpt is not None:
+            require_student(ckpt)
+        beside = ckpt or images
+        place = out or (beside.resolve().parent / "geneval" if beside else Path("geneval"))
+        require_writable(place)
+        if detections is None and not any(place.glob("*/detections")):
+            require_judges(suite, detector_weights, clip_weights)
 
         from fpd_eval.geneval.request import Request, fulfil
         from fpd_eval.runtime.progress import bars
@@ -127,6 +141,7 @@ def geneval(
             device=device,
             out=out,
         )
+        opened_device(device)
         outcomes = fulfil(request, track=bars(Console(stderr=True)))
         if write_card and student is not None and outcomes:
             from fpd_eval.report.card import write_judged

@@ -25,18 +25,21 @@ def geneval2(
     ] = None,
     seed: captioned.SeedOption = 0,
     generate_batch: captioned.GenerateOption = 16,
-    device: usage.DeviceOption = "cpu",
+    device: usage.DeviceOption = "auto",
     as_json: usage.JsonOption = False,
 ) -> None:
     """Score images of GenEval 2's prompts. They are not part of fpd: their licence forbids commercial use."""
     with usage.user_errors():
         from rich.console import Console
 
+        from fpd_core.devices import require_driver
+
+        require_driver(device)
+
         from fpd_eval.extractors.weights import locate
         from fpd_eval.geneval.second import read_answers, read_second_prompts, summarize_second
         from fpd_eval.geneval.vqa import VqaJudge
         from fpd_eval.images.paired_files import find_paired, open_rgb
-        from fpd_eval.runtime.machine import usable_device
         from fpd_eval.runtime.progress import bars
 
         if (images is None) == (answers is None):
@@ -46,13 +49,15 @@ def geneval2(
             _show(summarize_second(asked, read_answers(answers, asked)), {"judge": str(answers)}, as_json=as_json)
             return
         assert images is not None
-        where, track = usable_device(device), bars(Console(stderr=True))
+        usage.require_images(images, made_here=system is not None)
+        weights = locate("vqa", weights)
+        where, track = usage.opened_device(device), bars(Console(stderr=True))
         keys = [str(number) for number in range(len(asked))]
         if system:
             texts, files = [one.prompt for one in asked], [images / f"{key}.png" for key in keys]
             captioned.generate(system, texts, files, images, where, seed=seed, batch_size=generate_batch, track=track)
         files = find_paired(images, keys)
-        judge = VqaJudge(locate("vqa", weights), where)
+        judge = VqaJudge(weights, where)
         found = []
         with track("answers", len(asked)) as advance:
             for file, prompt in zip(files, asked, strict=True):

@@ -21,7 +21,7 @@ def hps(
     seed: captioned.SeedOption = 0,
     generate_batch: captioned.GenerateOption = 16,
     batch_size: captioned.BatchOption = "auto",
-    device: usage.DeviceOption = "cpu",
+    device: usage.DeviceOption = "auto",
     cache_dir: usage.CacheOption = usage.CACHE,
     as_json: usage.JsonOption = False,
 ) -> None:
@@ -29,16 +29,20 @@ def hps(
     with usage.user_errors():
         from rich.console import Console
 
+        from fpd_core.devices import require_driver
+
+        require_driver(device)
+        usage.require_images(images, made_here=system is not None)
+
         from fpd_eval.extractors.weights import locate
         from fpd_eval.images.paired_files import find_paired
         from fpd_eval.images.prompts import read_hps_prompts
-        from fpd_eval.runtime.machine import usable_device
         from fpd_eval.runtime.progress import bars
 
-        where, track = usable_device(device), bars(Console(stderr=True))
+        path = locate(f"hps_{version}", weights)
         styles = read_hps_prompts(prompts)
         protocol = f"hps-{version}"
-        path = locate(f"hps_{version}", weights)
+        where, track = usage.opened_device(device), bars(Console(stderr=True))
         if system:
             texts = tuple(text for wanted in styles.values() for text in wanted.texts)
             files = [images / style / f"{key}.jpg" for style, wanted in styles.items() for key in wanted.keys]

@@ -48,7 +48,7 @@ def metrics(
         list[str] | None, typer.Option(metavar="EXTRACTOR=PATH", help="Weight file elsewhere; may be repeated.")
     ] = None,
     save_images: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep the images as PNG files.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda (one GPU per rank) or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda (one GPU per rank) or cuda:N.")] = "auto",
     cache_dir: Annotated[
         Path, typer.Option(help="Where features and numbers are kept; one folder for all ranks.")
     ] = CACHE,
@@ -59,12 +59,20 @@ def metrics(
     with user_errors():
         from rich.console import Console
 
+        from fpd_core.devices import device_called, in_words, require_driver
+        from fpd_core.preflight import require_student, require_writable
+
+        require_driver(device)
+        if ckpt is not None:
+            require_student(ckpt)
+        if save_images is not None:
+            require_writable(save_images)
+
         from fpd_eval.bench.battery import OWN_JUDGE, is_judged_by_its_loss
         from fpd_eval.bench.bench import Place, measure_images, open_bench
         from fpd_eval.images.image_files import saved_images
         from fpd_eval.protocols import MetricProtocol, protocol_called
         from fpd_eval.runtime.cache import Cache
-        from fpd_eval.runtime.machine import usable_device
         from fpd_eval.runtime.progress import bars, silent
         from fpd_eval.runtime.ranks import joined, local_device
 
@@ -82,14 +90,16 @@ def metrics(
         changed |= battery_of(preset, encoder or [])
         chosen = given(MetricProtocol, **preset.without_classes().model_dump() | changed)
         with joined() as ranks:
-            where = local_device(usable_device(device))
-            track = bars(Console(stderr=True)) if ranks.is_main else silent
+            where = local_device(device_called(device))
+            errors = Console(stderr=True, quiet=not ranks.is_main)
+            track = bars(errors) if ranks.is_main else silent
             place = Place(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
             kinds = _kinds(student, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
+            errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
             seen = generator.encoders if generator else None
             own_judge = is_judged_by_its_loss(seen, bench)
             if save_images is not None:

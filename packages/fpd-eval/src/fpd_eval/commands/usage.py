@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    import torch
     from pydantic import BaseModel
 
 Section = TypeVar("Section", bound="BaseModel")
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto (a GPU where there is one), cpu, cuda or cuda:N.")]
 CacheOption = Annotated[Path, typer.Option("--cache-dir", help="Where features and numbers are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
 CardOption = Annotated[
@@ -21,6 +22,27 @@ CardOption = Annotated[
 ]
 CACHE = Path(".cache/fpd-eval")
 AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
+
+
+def opened_device(name: str) -> "torch.device":
+    """The device that `--device` names, said to the person who waits. Raises ConfigError: it is not there."""
+    from rich.console import Console
+
+    from fpd_core.devices import device_called, in_words
+
+    device = device_called(name)
+    Console(stderr=True).print(f"device: {in_words(device)}", markup=False, highlight=False, soft_wrap=True)
+    return device
+
+
+def require_images(folder: Path, *, made_here: bool) -> None:
+    """Raises ValueError: there is no such folder, or, where images are made here, it cannot be written."""
+    from fpd_core.preflight import require_writable
+
+    if made_here:
+        require_writable(folder)
+    elif not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of images")
 
 
 @contextmanager

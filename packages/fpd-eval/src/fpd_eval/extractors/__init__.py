@@ -2,12 +2,13 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fpd_core.config import nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 EXTRACTORS = {
     "classifier": "fpd_eval.extractors.classifier:ClassifierExtractor",
@@ -52,12 +53,12 @@ class Extractor(Protocol):
 
     fingerprint: str
 
-    def __call__(self, batch: Any, /) -> dict[str, Tensor]:
+    def __call__(self, batch: Any, /) -> "dict[str, Tensor]":
         """uint8 [B, 3, H, W], or `Pairs` where there is a tower for captions -> named float32 outputs [B, D]."""
         ...
 
 
-def load_extractor(name: str, device: torch.device, weights: Path | None = None) -> Extractor:
+def load_extractor(name: str, device: "torch.device", weights: Path | None = None) -> Extractor:
     """The extractor called `name`, on `device`; `weights` are looked at instead of its place in `EVAL_WEIGHTS`.
 
     Raises:

@@ -3,12 +3,13 @@
 A metric that needs another file adds one line to `EVAL_WEIGHTS`; `fpd-eval doctor` lists them all.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpd_core.checkpoints import CheckpointError, unfit
-from fpd_core.config import nearest
+from fpd_core.config import CheckpointError, nearest
+from fpd_core.places import bundled
 from fpd_core.untrusted import require_files_only
 
 WEIGHTS_FOLDER = Path("weights")
@@ -40,7 +41,7 @@ class EvalWeight:
 
     @property
     def is_present(self) -> bool:
-        return self.local.exists()
+        return bundled(self.local).exists()
 
 
 EVAL_WEIGHTS: dict[str, EvalWeight] = {
@@ -62,14 +63,12 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "the bundled world's classifier",
         "this repository",
         Path("assets/fashion/classifier"),
-        "Run from the repository's root.",
     ),
     "scene_judge": EvalWeight(
         ("geneval --suite scenes",),
         "the judge of the bundled text-to-image world",
         "this repository",
         Path("assets/scenes/judge"),
-        "Run from the repository's root.",
     ),
     "dinov2_vitl14": EvalWeight(
         ("fdd",),
@@ -184,6 +183,36 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
 }
 
 
+# Extractor -> its entry above, where they are called differently; None is a network that comes with a package.
+WEIGHTS_OF = {
+    "classifier": "fashion_classifier",
+    "inception_tensorflow": "inception_torchscript",
+    "inception_clean": "inception_torchscript",
+    "inception_coco": "inception_fidelity",
+    "pixels": None,
+    "pixels_8x8": None,
+    "efficientnet_lite0": None,
+}
+
+
+def require_weights(extractors: Iterable[str], overrides: Mapping[str, Path]) -> None:
+    """Check that the files of all extractors are there before one is opened; `overrides` by extractor.
+
+    Raises:
+        CheckpointError: one or more are not; the message says where each is published.
+    """
+    lacks = []
+    for extractor in extractors:
+        name = WEIGHTS_OF.get(extractor, extractor)
+        if name in EVAL_WEIGHTS:
+            try:
+                locate(name, overrides.get(extractor))
+            except CheckpointError as error:
+                lacks.append(str(error))
+    if lacks:
+        raise CheckpointError("\n".join(dict.fromkeys(lacks)))
+
+
 def locate(name: str, override: Path | None = None) -> Path:
     """The weight file or folder called `name`; `override` is looked at instead of its usual place.
 
@@ -194,7 +223,7 @@ def locate(name: str, override: Path | None = None) -> Path:
     if name not in EVAL_WEIGHTS:
         raise nearest(name, list(EVAL_WEIGHTS), "weight")
     weight = EVAL_WEIGHTS[name]
-    path = override or weight.local
+    path = override or bundled(weight.local)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")
     require_files_only(path, error=CheckpointError)
@@ -207,6 +236,8 @@ def open_pretrained(network: Any, folder: Path, what: str) -> Any:
     Raises:
         CheckpointError: it does not, or the folder is damaged or of something else.
     """
+    from fpd_core.checkpoints import unfit
+
     try:
         model, report = network.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except DAMAGE as error:

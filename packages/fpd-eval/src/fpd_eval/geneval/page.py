@@ -27,11 +27,15 @@ TITLES = {
 Judged = Sequence[tuple[Sample, Mapping[str, Any]]]
 
 
-def write_pages(folder: Path, outcome: Outcome, judged: Judged) -> Path:
-    """`index.html` and `<task>.html`, each complete in itself with embedded pictures; the path of the first."""
+def write_pages(folder: Path, outcome: Outcome, judged: Judged, *, asked: int) -> Path:
+    """`index.html` and `<task>.html`, each complete in itself with embedded pictures; the path of the first.
+
+    Args:
+        asked: prompts of the whole suite.
+    """
     environment = Environment(loader=PackageLoader("fpd_eval.geneval"), autoescape=True, undefined=StrictUndefined)
     tasks = [tag for tag in TASKS if tag in outcome.scores.tasks]
-    shared = {"outcome": outcome, "titles": TITLES, "tasks": tasks}
+    shared = {"outcome": outcome, "titles": TITLES, "tasks": tasks, "asked": asked}
     for tag in tasks:
         prompts = _prompts([(sample, result) for sample, result in judged if result["tag"] == tag])
         page = environment.get_template("geneval_task.html.j2").render(tag=tag, prompts=prompts, **shared)

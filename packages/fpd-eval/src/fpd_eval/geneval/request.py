@@ -11,13 +11,14 @@ from pydantic import Field, model_validator
 
 from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
+from fpd_core.devices import device_called
+from fpd_core.places import beside
 from fpd_core.sampling import Sampler
 from fpd_eval.geneval.judge import judge_options
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.preprocessing import Preprocessing
 from fpd_eval.geneval.runner import Judges, evaluate, generate
 from fpd_eval.geneval.suites import Opening, Suite, suite_called
-from fpd_eval.runtime.machine import usable_device
 from fpd_eval.runtime.progress import Track, silent
 from fpd_eval.runtime.ranks import joined, local_device
 from fpd_eval.systems import SystemKind, read_system
@@ -40,15 +41,15 @@ class Request(Config):
     samples: Size = Field(4, description="Images per prompt.")
     seed: Seed = Field(42, description="Set anew before every prompt.")
     detections: Path | None = Field(None, description="Boxes found elsewhere.")
-    detector_weights: Path | None = None
-    clip_weights: Path | None = None
+    detector_weights: Path | None = Field(None, description="Of the detector, if elsewhere.")
+    clip_weights: Path | None = Field(None, description="Of the colour judge, if elsewhere.")
     preprocessing: Preprocessing | None = Field(None, description="How images reach Mask2Former; mmdet-3.3.")
     accept_detector: Flag = Field(False, description="Let a detector judge that fails its self-check.")
     options: dict[str, Any] = Field({}, description="Of the judge, in place of the suite's.")
-    allow_partial: Flag = False
+    allow_partial: Flag = Field(False, description="Score incomplete images.")
     batch_size: Size = Field(8, description="Images per pass of the detector.")
-    device: str = "cpu"
-    out: Path | None = None
+    device: str = Field("auto", description="`auto` is a GPU where there is one.")
+    out: Path | None = Field(None, description="Result folder; by default beside the source.")
 
     @model_validator(mode="after")
     def _one_source(self) -> "Request":
@@ -72,10 +73,9 @@ def fulfil(request: Request, *, track: Track = silent) -> list[tuple[Path, Outco
         CheckpointError: weights are absent or damaged; the message says where they are published.
         ValueError: images are missing or damaged, or the student knows no prompts.
     """
-    usable_device(request.device)
     suite = suite_called(request.suite)
     with joined() as ranks:
-        device = local_device(torch.device(request.device))
+        device = local_device(device_called(request.device))
         opening = Opening(
             device,
             request.batch_size,
@@ -142,7 +142,7 @@ def _kinds(request: Request) -> list[SystemKind]:
     kinds: list[SystemKind] = []
     if request.ckpt is not None:
         kinds.append(StudentKind(name="student", folder=request.ckpt))
-        teacher = read_section(request.ckpt, "teacher")
+        teacher = beside(read_section(request.ckpt, "teacher"), request.ckpt)
         kinds += [
             TeacherKind(
                 name=f"teacher-{steps}",

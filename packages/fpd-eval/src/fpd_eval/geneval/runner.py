@@ -144,7 +144,7 @@ def evaluate(
     )
     write_results(out / "results.jsonl", results)
     write_whole(out / "scores.json", (outcome.model_dump_json(indent=2) + "\n").encode())
-    write_pages(out, outcome, list(zip(found, results, strict=True)))
+    write_pages(out, outcome, list(zip(found, results, strict=True)), asked=len(suite.prompts()))
     return outcome
 
 

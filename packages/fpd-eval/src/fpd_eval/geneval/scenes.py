@@ -14,9 +14,9 @@ from fpd_core.networks.scene_judge import SceneDetections, SceneJudge, load_scen
 from fpd_core.scenes import held_out
 from fpd_core.scenes.captions import all_records
 from fpd_core.scenes.layouts import IMAGE_SIZE
-from fpd_eval.extractors.weights import locate
 from fpd_eval.geneval.classes import TASKS
 from fpd_eval.geneval.detector import ColorClassifier, Detection, Detections, Detector
+from fpd_eval.geneval.files import scene_judge
 from fpd_eval.geneval.prompts import Record, make_prompts
 from fpd_eval.geneval.self_check import KnownObject, KnownPicture
 from fpd_eval.geneval.suites import Opening, Suite
@@ -78,7 +78,7 @@ def _detections(found: SceneDetections) -> Detections:
 
 
 def _detector(opening: Opening) -> Detector:
-    return SceneDetector(load_scene_judge(locate("scene_judge", opening.detector_weights)), opening.device)
+    return SceneDetector(load_scene_judge(scene_judge(opening.detector_weights)), opening.device)
 
 
 class _Named:

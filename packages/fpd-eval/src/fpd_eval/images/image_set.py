@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fpd_core.idx import read_images, read_labels
+from fpd_core.places import bundled
 from fpd_eval.runtime.cache import hash_file
 
 REAL_PADDING = 2
@@ -65,6 +66,7 @@ def idx_images(
     Raises:
         ValueError: a file is absent or damaged, they disagree in length, or hold fewer than `limit` images.
     """
+    path, labels_path = bundled(path), labels_path and bundled(labels_path)
     margin = (REAL_PADDING, REAL_PADDING)
     pixels = read_images(path)
     if limit is not None and limit > len(pixels):

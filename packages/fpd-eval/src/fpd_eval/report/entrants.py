@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from fpd_core import Generator, load_generator
 from fpd_core.config import Config, Guidance, Name, Steps
+from fpd_core.places import beside
 from fpd_core.sampling import Sampler
 from fpd_core.teachers import Teacher, teacher_config
 from fpd_eval.systems import SystemKind
@@ -178,7 +179,7 @@ def _teacher(comparison: Comparison, students: Sequence[Sequence[Generator]], de
     if comparison.teacher is not None:
         return open_teacher(comparison.teacher, device)
     _require_one_teacher(comparison, students)
-    return open_teacher(students[0][0].teacher_config, device)
+    return open_teacher(beside(students[0][0].teacher_config, comparison.students[0].folders[0]), device)
 
 
 def _decisive(student: Generator) -> dict[str, Any]:

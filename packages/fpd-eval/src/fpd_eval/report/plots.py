@@ -1,8 +1,6 @@
-"""Pictures of the report as PNG bytes: quality against steps, loss curves, sample grid."""
+"""Pictures of the report as PNG bytes: quality against steps, GenEval, loss curves."""
 
-import base64
 import io
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
-from PIL import Image
 
-from fpd_core.untrusted.images import open_images
 from fpd_eval.bench.curves import Curve
-from fpd_eval.bench.rows import GenEvalRow, Results
+from fpd_eval.bench.rows import GenEvalRow, Results, Row
 from fpd_eval.report.columns import AIMS, COLUMNS, GENEVAL_COLUMNS
 
 INK, RULE = "#22262b", "#d9dde2"
@@ -28,7 +24,7 @@ MARKERS = {
     "external": ("s", 60),
     "real": ("P", 70),
 }
-STRIP_GAP = 6
+SHARES = ("precision", "class_accuracy")  # means of a yes or no per generated image
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -62,16 +58,27 @@ def colours(results: Results) -> dict[str, str]:
     return found | {name: OTHERS[number % len(OTHERS)] for number, name in enumerate(others)}
 
 
-def against_steps(results: Results, metrics: Sequence[str]) -> bytes:
-    """One panel per metric over the steps (log2): teachers as curves, the others as points with a level line."""
+def against_steps(results: Results, metrics: Sequence[str], *, columns: int = 3) -> bytes:
+    """One panel per metric over the steps (log2), `columns` to a row: teachers as curves, the others as points with a
+    level line."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * max(len(metrics), 2), 3.6), layout="constrained")
-        panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-        for axes, metric in zip(panels, metrics, strict=True):
+        figure, panels = _panels(len(metrics), columns, height=3.6)
+        for axes, metric in zip(panels, metrics, strict=False):
             _against_steps(axes, results, metric)
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
-        return _png(figure)
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 2 * columns))
+        return png(figure)
+
+
+def _panels(count: int, columns: int, *, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels, `columns` to a row, each of `height` inches."""
+    beside = min(count, columns)
+    rows = -(-count // beside)
+    figure = Figure(figsize=(9.2 if columns > 1 else 4.6, height * rows), layout="constrained")
+    panels = list(figure.subplots(rows, beside, squeeze=False).flatten())
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels
 
 
 def _against_steps(axes: Axes, results: Results, metric: str) -> None:
@@ -79,14 +86,17 @@ def _against_steps(axes: Axes, results: Results, metric: str) -> None:
     for name in dict.fromkeys(row.name for row in rows if row.role == "teacher"):
         curve = sorted((row.steps, row.values[metric]) for row in rows if row.name == name)
         axes.plot(*zip(*curve, strict=True), color=palette[name], marker="o", linewidth=2, label=name)
+        for row in (row for row in rows if row.name == name):
+            if (spread := _spread(results, row, metric)) is not None:
+                axes.errorbar([row.steps], [row.values[metric]], yerr=[spread], color=palette[name], capsize=3)
     for row in rows:
         if row.role == "teacher":
             continue
         value, colour = row.values[metric], palette[row.name]
         # The line makes visible which number of teacher steps a one-step system equals.
         axes.axhline(value, color=colour, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6, zorder=1)
-        if (sd := row.sd(metric)) is not None:
-            axes.errorbar([row.steps], [value], yerr=[sd], color=colour, capsize=3, zorder=2)
+        if (spread := _spread(results, row, metric)) is not None:
+            axes.errorbar([row.steps], [value], yerr=[spread], color=colour, capsize=3, zorder=2)
         marker, size = MARKERS[row.role]
         axes.scatter([row.steps], [value], color=colour, label=row.name, zorder=3, marker=marker, s=size)
     column = COLUMNS[metric]
@@ -100,6 +110,15 @@ def _against_steps(axes: Axes, results: Results, metric: str) -> None:
     axes.minorticks_off()
     if column.better == "lower" and all(row.values[metric] > 0 for row in rows):
         _plain_log_scale(axes)
+
+
+def _spread(results: Results, row: Row, metric: str) -> float | None:
+    """Standard deviation over training seeds; of a share of independent images, where there is one seed, its binomial
+    standard error. None for what neither gives."""
+    if (sd := row.sd(metric)) is not None or metric not in SHARES or results.protocol is None:
+        return sd
+    share = row.values[metric]
+    return float(np.sqrt(max(share * (1 - share), 0) / results.protocol.num_images))
 
 
 def geneval_bars(results: Results) -> bytes:
@@ -125,7 +144,7 @@ def geneval_bars(results: Results) -> bytes:
         axes.set_ylim(0, 1)
         axes.set_title("GenEval: higher is better")
         figure.legend(loc="outside lower center", ncols=4)
-        return _png(figure)
+        return png(figure)
 
 
 def _whisker(row: GenEvalRow, metric: str) -> float:
@@ -148,12 +167,11 @@ def _plain_log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def loss_curves(curves: Sequence[Curve]) -> bytes:
+def loss_curves(curves: Sequence[Curve], *, columns: int = 2) -> bytes:
     """One panel per group of logged quantities, raw points pale under a running mean."""
     titles = list(dict.fromkeys(curve.panel for curve in curves))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.6 * min(len(titles), 2), 2.9 * ((len(titles) + 1) // 2)), layout="constrained")
-        panels = figure.subplots((len(titles) + 1) // 2, min(len(titles), 2), squeeze=False).flatten()
+        figure, panels = _panels(len(titles), columns, height=2.9)
         for axes, title in zip(panels, titles, strict=False):
             shown = [curve for curve in curves if curve.panel == title]
             for number, curve in enumerate(shown):
@@ -162,9 +180,7 @@ def loss_curves(curves: Sequence[Curve]) -> bytes:
             axes.set_xlabel("step")
             if len(shown) > 1:
                 axes.legend(fontsize=8)
-        for axes in panels[len(titles) :]:
-            axes.set_visible(False)
-        return _png(figure)
+        return png(figure)
 
 
 def _curve(axes: Axes, curve: Curve, colour: str) -> None:
@@ -176,37 +192,8 @@ def _curve(axes: Axes, curve: Curve, colour: str) -> None:
     axes.plot(curve.steps, smooth, color=colour, linewidth=1.8, label=curve.name)
 
 
-def sample_grid(strips: Sequence[tuple[str, str]], conditions: Sequence[str]) -> bytes:
-    """Rows of (caption, base64 strip) under the conditions, for viewers without HTML."""
-    stored = [base64.b64decode(strip) for _, strip in strips]
-    pictures = [np.asarray(image.convert("RGB")) for image in open_images(stored)]
-    # Systems may make images of different sizes.
-    widest = max(picture.shape[1] for picture in pictures)
-    pictures = [picture if picture.shape[1] == widest else _widened(picture, widest) for picture in pictures]
-    gap = np.full((STRIP_GAP, widest, 3), 255, np.uint8)
-    picture = np.concatenate([part for strip in pictures for part in (strip, gap)])
-    ends = np.cumsum([len(strip) + STRIP_GAP for strip in pictures])
-    middles = [end - STRIP_GAP - len(strip) / 2 for end, strip in zip(ends, pictures, strict=True)]
-    cell = picture.shape[1] / len(conditions)
-    labels = [textwrap.fill(condition, 18) for condition in conditions]
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(9, 9 * picture.shape[0] / picture.shape[1]))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.imshow(picture, interpolation="nearest", aspect="auto")
-        axes.set_yticks(middles, [caption for caption, _ in strips])
-        axes.set_xticks([(i + 0.5) * cell for i in range(len(conditions))], labels, fontsize=8)
-        axes.xaxis.tick_top()
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        return _png(figure)
-
-
-def _widened(picture: np.ndarray, width: int) -> np.ndarray:
-    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST))
-
-
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
     buffer = io.BytesIO()
     # Without the software entry equal results give equal bytes under every version string.
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})

@@ -11,6 +11,7 @@ from torch import Tensor
 from fpd_core.conditioning import Condition, PromptCondition
 from fpd_core.config import Flag, Location
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, load_patch_tokenizer
+from fpd_core.places import bundled
 from fpd_core.scenes import Drawing
 from fpd_core.scenes.captions import all_records
 from fpd_core.scenes.layouts import place
@@ -25,8 +26,8 @@ class DrawnKind(SystemKind):
 
     needs_prompts = True
     kind: Literal["drawn"] = "drawn"
-    sprites: Location = Path("assets/scenes/sprites")
-    tokenizer: Location = Path("assets/scenes/tokenizer")
+    sprites: Location = Field(Path("assets/scenes/sprites"), description="Folder of the sheet of objects.")
+    tokenizer: Location = Field(Path("assets/scenes/tokenizer"), description="Weight folder of the tokenizer.")
     reconstructed: Flag = Field(True, description="Whether the pictures pass through the tokenizer.")
 
     def load(self, device: torch.device) -> System:
@@ -50,7 +51,7 @@ class DrawnSystem(GeneratingSystem):
         self._records = {record["prompt"]: record for task in TASKS for record in all_records(task)}
         self.settings = {"reconstructed": config.reconstructed}
         weights = None if tokenizer is None else hash_tensors(tokenizer.state_dict())
-        sheets = [hash_file(path) for path in sorted(Path(config.sprites).glob("*.png"))]
+        sheets = [hash_file(path) for path in sorted(bundled(Path(config.sprites)).glob("*.png"))]
         self.fingerprint = hash_json(["drawn", sheets, weights])
 
     @torch.no_grad()

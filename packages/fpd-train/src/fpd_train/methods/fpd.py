@@ -44,6 +44,9 @@ class FpdConfig(Config):
     adapter: AdapterConfig | None = Field(
         None, description="Train low-rank additions to the student's layers, not its weights; null: the weights."
     )
+    teacher_precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Of the teacher's frozen transformer, whose arithmetic engine.precision decides anyway."
+    )
     sampling_temperature: Temperature = Field(
         1.0, description="Divides the exported student's logits; the loss itself always samples at 1."
     )
@@ -102,6 +105,8 @@ class FpdMethod:
         config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student = trainable_copy(self._teacher.network, config.frozen, config.adapter)
+        if config.teacher_precision == "bfloat16":
+            self._teacher.network.to(torch.bfloat16)  # after the student was copied from it
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}
         self.settings: Mapping[str, NetworkSettings] = {STUDENT: settings_of(config.adapter)}
         generation = GenerationConfig(

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from vector_quantize_pytorch import VectorQuantize
 
 from fpd_core.checkpoints import cast, save_folder
 from fpd_core.config import Config, Share, Weight, Whole
@@ -46,6 +45,8 @@ class _Quantized(nn.Module):
             self.tokenizer.load_state_dict(load_patch_tokenizer(config.start).state_dict())
             self.tokenizer.encoder.requires_grad_(False)
         self.codes_stay = config.start is not None
+        from vector_quantize_pytorch import VectorQuantize  # for seconds
+
         self.quantizer = VectorQuantize(
             dim=config.tokenizer.code_dim,
             codebook_size=config.tokenizer.codebook_size,

@@ -8,7 +8,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from vector_quantize_pytorch import VectorQuantize
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.checkpoints import cast, save_folder
@@ -41,6 +40,8 @@ class _Quantized(nn.Module):
     def __init__(self, config: TokenizerTraining) -> None:
         super().__init__()
         self.tokenizer = VqTokenizer(config.tokenizer)
+        from vector_quantize_pytorch import VectorQuantize  # for seconds
+
         self.quantizer = VectorQuantize(
             dim=config.tokenizer.code_dim,
             codebook_size=config.tokenizer.codebook_size,
