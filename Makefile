@@ -4,11 +4,11 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: setup demo demo-text test test-faults lint bench smoke ablations
+.PHONY: setup demo demo-text test test-faults lint bench smoke ablations doors site
 
 setup: .venv/ready
 
-.venv/ready: constraints.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+.venv/ready: constraints.txt pyproject.toml VERSION $(PACKAGES:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "fpd needs Python 3.11 or newer with venv (Debian, Ubuntu: apt-get install python3-venv)"; exit 2; }
 	$(PYTHON) -m venv .venv
@@ -41,3 +41,9 @@ bench: setup
 
 ablations: setup
 	$(BIN)/python ci/ablations.py $(ARGS)
+
+doors: setup
+	@ci/doors.sh
+
+site: setup
+	@ci/site.sh

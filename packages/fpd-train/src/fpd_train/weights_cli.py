@@ -42,13 +42,11 @@ def pull_command(
     Other sizes than the family's own are fetched by role; `fpd-train doctor` says which a config needs. Files already
     there are kept; an interrupted download continues.
     """
-    from fpd_core.config import nearest
     from fpd_core.weights import WEIGHT_FILES, weight_file
 
-    if family not in WEIGHT_FILES:
-        raise nearest(family, list(WEIGHT_FILES), "weight family")
+    published = WEIGHT_FILES.find(family)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for file in [weight_file(family, role) for role in roles] if roles else WEIGHT_FILES[family]:
+    for file in [weight_file(family, role) for role in roles] if roles else published:
         if file.local.is_file():
             console.print(f"{file.local} is there ({_gigabytes(file.local.stat().st_size)})")
             continue
@@ -132,16 +130,17 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """List every published file a run needs: present or not, size, source, place. Exit code 1 if one is missing."""
+    from fpd_core.plugins import summary
     from fpd_core.weights import missing
     from fpd_train.config import load_config
-    from fpd_train.methods.fpd import FpdConfig
 
     method = load_config(config, set_).method
-    files = method.required_files() if isinstance(method, FpdConfig) else []
+    files = method.required_files() if hasattr(method, "required_files") else []
     if as_json:
         print(json.dumps([_record(file) for file in files], indent=2))
     else:
         _show(files, config)
+        print(summary(), end="")
     if missing(files):
         raise typer.Exit(1)
 
