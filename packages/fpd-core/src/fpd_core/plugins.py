@@ -99,7 +99,6 @@ class Registry(MutableMapping[str, T]):
         self, group: str, what: str, own: Mapping[str, T | str], wrong: Callable[[str, Any], str | None] | None = None
     ) -> None:
         self.group, self.what, self.own, self._wrong = group, what, dict(own), wrong
-        self._loaded: dict[EntryPoint, T] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self.own, *names(self.group)]))
@@ -134,7 +133,7 @@ class Registry(MutableMapping[str, T]):
     def brought(self, name: str) -> T:
         """What fpd itself calls `name`, whoever else does. Raises KeyError: it has none."""
         found = self.own[name]
-        return _imported(found) if isinstance(found, str) else found  # type: ignore[no-any-return]
+        return _imported(found) if isinstance(found, str) else found
 
     def working(self) -> dict[str, T]:
         """All that can be used; what a broken package brings is left out, and `plugins` says so."""
@@ -175,16 +174,13 @@ class Registry(MutableMapping[str, T]):
         return None
 
     def _load(self, point: EntryPoint) -> T:
-        if point in self._loaded:
-            return self._loaded[point]
         try:
-            found = point.load()
+            found: T = point.load()
         except (Exception, SystemExit) as error:  # a stranger's import may raise anything
             self._refuse(point, f"{type(error).__name__}: {printable(error)}".strip().splitlines()[0])
         if self._wrong is not None and (reason := self._wrong(point.name, found)):
             self._refuse(point, reason)
-        self._loaded[point] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def _refuse(self, point: EntryPoint, reason: str) -> NoReturn:
         raise PluginError(
@@ -248,8 +244,9 @@ def installed() -> list[Plugin]:
 
 def summary() -> str:
     """`installed` in lines for people; empty where no package adds anything."""
-    return "\n".join(
+    return "".join(
         f"{plugin.group}: {plugin.name!r} of {plugin.package} "
         + ("is ready" if plugin.problem is None else f"is broken: {plugin.problem}")
+        + "\n"
         for plugin in installed()
     )

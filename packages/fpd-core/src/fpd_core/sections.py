@@ -37,8 +37,10 @@ class Sections:
         chosen = tuple(sections.values())
         if chosen not in self._adapters:
             union: Any = Union[tuple(Annotated[one, Tag(name)] for name, one in sections.items())]  # noqa: UP007
-            by: Any = Field(discriminator="name") if self._default is None else Discriminator(self._name_of)
-            self._adapters[chosen] = TypeAdapter(Annotated[union if self._default else Union[chosen], by])  # noqa: UP007
+            whole: Any = Annotated[union, Discriminator(self._name_of)]
+            if self._default is None:  # the schema then says which key tells them apart
+                whole = Annotated[Union[chosen], Field(discriminator="name")]  # noqa: UP007
+            self._adapters[chosen] = TypeAdapter(whole)
         return self._adapters[chosen]
 
     def _name_of(self, value: Any) -> str | None:
@@ -50,7 +52,7 @@ class Sections:
     def _validate(self, value: Any) -> Any:
         sections = {name: self._section(self._registry.brought(name)) for name in self._registry.own}
         name = self._name_of(value)
-        if name in self._registry:
+        if name is not None and name in self._registry:
             sections[name] = self._section(self._registry[name])
         elif name is not None:
             known = ", ".join(repr(one) for one in self._registry)
