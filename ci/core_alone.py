@@ -2,8 +2,8 @@
 
     FOLDER/bin/python -I ci/core_alone.py STUDENT CLASSIFIER
 
-Run by the interpreter of an environment that holds the wheel. The bundled classifier recognises nine of ten garments of the
-bundled student; chance is one.
+Run by the interpreter of an environment that holds the wheel. The bundled classifier recognises nine of ten garments of
+the bundled student; chance is one.
 """
 
 import sys

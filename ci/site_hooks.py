@@ -1,4 +1,4 @@
-"""What mkdocs does beside its work: pages from outside docs/, the notebook as a page, `llms.txt`, Markdown of each page."""
+"""What mkdocs also does: pages from outside docs/, a notebook as a page, `llms.txt`, Markdown of each page."""
 
 import base64
 import json

@@ -75,7 +75,7 @@ def test_a_misspelt_name_is_answered_with_it(world):
     from fpd_core.config import ConfigError
     from fpd_train.config import load_config
 
-    with pytest.raises(ConfigError, match="method.fpd.teacher: unknown name 'tooy'; did you mean 'toy'"):
+    with pytest.raises(ConfigError, match=r"method\.fpd\.teacher: unknown name 'tooy'; did you mean 'toy'"):
         load_config(world / "toy.json", ["method.teacher.name=tooy"])
 
 

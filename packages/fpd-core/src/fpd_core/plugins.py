@@ -19,7 +19,7 @@ from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from typing import Any, NoReturn, TypeVar
 
-from fpd_core.config import Config, ConfigError, nearest
+from fpd_core.config import ConfigError, nearest
 from fpd_core.untrusted import printable, shown
 
 T = TypeVar("T")
@@ -186,47 +186,6 @@ class Registry(MutableMapping[str, T]):
         raise PluginError(
             f"the {self.what} {point.name!r} of the package {_package(point)} cannot be used: {reason}"
         ) from None
-
-
-def section_pair(base: type, made: type | None = None) -> Callable[[str, Any], str | None]:
-    """The check of a registry whose entries are pairs (config section, what is made of it).
-
-    Args:
-        base: what the section must derive from, a `Config`.
-        made: what the second must derive from; None: anything that can be called.
-    """
-
-    def wrong(name: str, found: Any) -> str | None:
-        if not (isinstance(found, tuple) and len(found) == 2 and _derives(found[0], base)):
-            return f"Input should be a pair of a subclass of {base.__name__} and what it configures"
-        if not (callable(found[1]) if made is None else _derives(found[1], made)):
-            return (
-                f"the second of the pair should be {'callable' if made is None else f'a subclass of {made.__name__}'}"
-            )
-        return misnamed(name, found[0])
-
-    return wrong
-
-
-def misnamed(name: str, section: type[Config], key: str = "name") -> str | None:
-    """Why a section cannot be told from others by its `key`, or None."""
-    field = section.model_fields.get(key)
-    return None if field is not None and field.default == name else f"its section should have {key}: {name!r}"
-
-
-def one_of(base: type, *, subclass: bool = False, key: str | None = None) -> Callable[[str, Any], str | None]:
-    """The check of a registry of instances of `base`, or of subclasses whose `key` defaults to their name."""
-
-    def wrong(name: str, found: Any) -> str | None:
-        if not (_derives(found, base) if subclass else isinstance(found, base)):
-            return f"Input should be {'a subclass' if subclass else 'an instance'} of {base.__name__}"
-        return misnamed(name, found, key) if key else None
-
-    return wrong
-
-
-def _derives(found: Any, base: type) -> bool:
-    return isinstance(found, type) and issubclass(found, base)
 
 
 def installed() -> list[Plugin]:

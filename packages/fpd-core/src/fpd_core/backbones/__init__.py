@@ -12,8 +12,8 @@ from torch import nn
 from fpd_core.backbones.dinov3 import Dinov3, Dinov3Config
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0, EfficientNetLite0Config
 from fpd_core.config import Config
-from fpd_core.plugins import Registry, section_pair
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 
 _OWN: dict[str, tuple[type[Config], Callable[[Any], nn.Module]] | str] = {
     "efficientnet_lite0": (EfficientNetLite0Config, EfficientNetLite0.load),

@@ -14,8 +14,8 @@ from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.config import Config, Location, Whole
 from fpd_core.containers import load_public
 from fpd_core.networks.synthetic import fill_synthetic
-from fpd_core.plugins import Registry, section_pair
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_core.weights import RequiredFile, require, weight_file
 
 DEIT = weight_file("deit", "discriminator")

@@ -9,8 +9,8 @@ from fpd_core.distances.frechet import Frechet, FrechetConfig
 from fpd_core.distances.interface import Block, Distance, DistanceConfig, Scene, Settings
 from fpd_core.distances.mmd import Mmd, MmdConfig
 from fpd_core.distances.nystrom import Nystrom, NystromConfig
-from fpd_core.plugins import Registry, section_pair
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 
 _OWN: dict[str, tuple[type[DistanceConfig], Callable[..., Distance]] | str] = {
     "drift": (DriftConfig, Drift),

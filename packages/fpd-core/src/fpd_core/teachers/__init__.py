@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import ValidationError
 
 from fpd_core.config import explain
-from fpd_core.plugins import Registry, section_pair
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
 from fpd_core.teachers.halton import HaltonTeacher, HaltonTeacherConfig
 from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig

@@ -7,7 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_eval.metrics import (
     cmmd,
     inception_score,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fpd_core.checkpoints import CheckpointError, unfit
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.untrusted import require_files_only
 
 WEIGHTS_FOLDER = Path("weights")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.preprocessing import Preprocessing

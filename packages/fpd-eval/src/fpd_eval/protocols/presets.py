@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.teachers.fashion import CLASSES
 from fpd_eval.protocols.protocol import MetricName, MetricProtocol
 

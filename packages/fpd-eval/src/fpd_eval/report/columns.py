@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 
 Better = Literal["lower", "higher", "as_real"]
 AIMS: dict[Better, str] = {

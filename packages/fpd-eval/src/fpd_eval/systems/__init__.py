@@ -6,7 +6,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from fpd_core.config import ConfigError, explain
-from fpd_core.plugins import Registry, one_of
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.untrusted import read_json
 from fpd_eval.systems.kind import SystemKind
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fpd_core.config import Config
-from fpd_core.plugins import Registry, one_of
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, one_of
 from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.image_shards import ImageShards

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fpd_core.config import Config
-from fpd_core.plugins import Registry, section_pair
-from fpd_core.sections import Sections
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_train.methods.aligned_decoder import AlignedDecoderConfig, AlignedDecoderMethod
 from fpd_train.methods.di4c import Di4cConfig, Di4cMethod
 from fpd_train.methods.dimo import DimoConfig, DimoMethod
