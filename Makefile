@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PACKAGES := packages/fpd-core packages/fpd-train packages/fpd-eval
 
-.PHONY: help shell generate setup demo demo-text test test-faults lint bench smoke ablations
+.PHONY: help shell generate setup demo demo-text test test-faults lint bench smoke ablations doors site
 
 # Without a target `make` says what there is, so this one comes first.
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make demo-text    the same for the bundled text-to-image teacher"
 	@echo "make generate     pictures of the bundled student; ARGS='--class 7 --n 16 --out pictures' changes what"
 	@echo "make test lint    what CI runs; make smoke is the demo in a minute, make bench times a step"
+	@echo "make doors site   wheels in clean environments, the pages; both alone"
 	@echo "make test-faults  kills, full disks and hostile files; make ablations runs ci/ablations.json"
 
 shell: setup
@@ -25,7 +26,7 @@ generate: setup
 
 setup: .venv/ready
 
-.venv/ready: constraints.txt pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+.venv/ready: constraints.txt pyproject.toml VERSION $(PACKAGES:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "fpd needs Python 3.11 or newer with venv (Debian, Ubuntu: apt-get install python3-venv)"; exit 2; }
 	$(PYTHON) -m venv .venv
@@ -58,3 +59,9 @@ bench: setup
 
 ablations: setup
 	$(BIN)/python ci/ablations.py $(ARGS)
+
+doors: setup
+	@ci/doors.sh
+
+site: setup
+	@ci/site.sh

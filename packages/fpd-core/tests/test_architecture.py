@@ -16,6 +16,8 @@ LAYERS = [
     {
         "atomic",
         "config",
+        "plugins",
+        "sections",
         "schedules",
         "masking",
         "codes",

@@ -58,7 +58,7 @@ def comparison(
             f"distance {config.distance.name!r} and reference {config.reference!r} last for a whole run: make the "
             "comparison once, with its scene and samples, and give it to every step"
         )
-    distance: Distance = DISTANCES[type(config.distance)](config.distance, config, scene or Scene())
+    distance: Distance = DISTANCES[config.distance.name][1](config.distance, config, scene or Scene())
     return Comparison(distance, samples if config.reference == "samples" else None)
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpd_core.plugins import Registry
+
 FOLDER = Path("weights")
 
 
@@ -49,7 +51,7 @@ _MEISSONIC_REPO = "MeissonFlow/Meissonic"
 _MEISSONIC_LICENCE = "see the model card of MeissonFlow/Meissonic"
 
 # What a family's own configuration opens.
-WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
+_OWN: dict[str, tuple[WeightFile, ...] | str] = {
     "maskgit": (
         WeightFile(
             family="maskgit",
@@ -212,6 +214,7 @@ WEIGHT_FILES: dict[str, tuple[WeightFile, ...]] = {
         ),
     ),
 }
+WEIGHT_FILES = Registry("fpd.weights", "weight family", _OWN)
 
 
 def _halton(size: str, pixels: int, num_parameters: int, size_bytes: int | None = None) -> WeightFile:

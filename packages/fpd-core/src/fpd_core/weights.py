@@ -13,9 +13,7 @@ __all__ = ["WEIGHT_FILES", "RequiredFile", "WeightFile", "missing", "place_of", 
 
 def weight_file(family: str, role: str) -> WeightFile:
     """The published file of a family's part. Raises ConfigError: unknown family or role."""
-    if family not in WEIGHT_FILES:
-        raise nearest(family, list(WEIGHT_FILES), "weight family")
-    roles = {file.role: file for file in (*WEIGHT_FILES[family], *FURTHER_FILES.get(family, ()))}
+    roles = {file.role: file for file in (*WEIGHT_FILES.find(family), *FURTHER_FILES.get(family, ()))}
     if role not in roles:
         raise nearest(role, list(roles), f"file of {family}")
     return roles[role]

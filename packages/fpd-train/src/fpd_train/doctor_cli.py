@@ -29,6 +29,7 @@ def doctor_command(
 
     Exit code 1 if something is missing.
     """
+    from fpd_core.plugins import summary
     from fpd_core.weights import missing
     from fpd_train.config import load_config
     from fpd_train.preflight import missing_data, sources, weight_files
@@ -44,6 +45,7 @@ def doctor_command(
         for place, lack in lacks.items():
             print(f"missing  data: {lack}" if lack else f"present  data: {place}")
         _show_rest(loaded)
+        print(summary(), end="")
     if missing(files) or any(lacks.values()):
         raise typer.Exit(1)
 

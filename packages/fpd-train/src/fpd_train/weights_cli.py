@@ -36,13 +36,11 @@ def pull_command(
     Other sizes than the family's own are fetched by role; `fpd-train doctor` says which a config needs. Files already
     there are kept; an interrupted download continues.
     """
-    from fpd_core.config import nearest
     from fpd_core.weights import WEIGHT_FILES, weight_file
 
-    if family not in WEIGHT_FILES:
-        raise nearest(family, list(WEIGHT_FILES), "weight family")
+    published = WEIGHT_FILES.find(family)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for file in [weight_file(family, role) for role in roles] if roles else WEIGHT_FILES[family]:
+    for file in [weight_file(family, role) for role in roles] if roles else published:
         if file.local.is_file():
             console.print(f"{file.local} is there ({gigabytes(file.local.stat().st_size)})")
             continue

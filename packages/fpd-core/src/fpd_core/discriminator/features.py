@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -13,6 +13,8 @@ from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
 from fpd_core.config import Config, Location, Whole
 from fpd_core.containers import load_public
 from fpd_core.networks.synthetic import fill_synthetic
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_core.weights import RequiredFile, require, weight_file
 
 DEIT = weight_file("deit", "discriminator")
@@ -45,9 +47,6 @@ class EfficientNetBranch(Config):
     def required_files(self) -> list[RequiredFile]:
         """None: the weights come with a Python package."""
         return []
-
-
-BranchConfig = Annotated[DeitBranch | EfficientNetBranch, Field(discriminator="name")]
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,16 @@ class EfficientNet(nn.Module):
         return maps
 
 
-BRANCHES: dict[type, Callable[[Any, int], nn.Module]] = {DeitBranch: Deit, EfficientNetBranch: EfficientNet}
+_OWN: dict[str, tuple[type[Config], Callable[[Any, int], nn.Module]] | str] = {
+    "deit": (DeitBranch, Deit),
+    "efficientnet_lite0": (EfficientNetBranch, EfficientNet),
+}
+BRANCHES = Registry("fpd.discriminator_branches", "branch of the discriminator", _OWN, section_pair(Config))
+
+if TYPE_CHECKING:
+    BranchConfig = DeitBranch | EfficientNetBranch
+else:
+    BranchConfig = Annotated[Config, Sections(BRANCHES)]
 
 
 class Features(nn.Module):
@@ -128,7 +136,7 @@ class Features(nn.Module):
 
     def __init__(self, branches: Sequence[BranchConfig], image_size: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(BRANCHES[type(branch)](branch, image_size) for branch in branches)
+        self.branches = nn.ModuleList(BRANCHES[branch.name][1](branch, image_size) for branch in branches)
         self.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> "Features":

@@ -1,5 +1,8 @@
 """Two-stream transformer blocks (Stable Diffusion 3, Flux): image and text tokens attend to each other jointly.
 
+Written out although diffusers has them: a student must open with fpd-core alone, in which diffusers is optional, and
+keep its state-dict names whatever diffusers renames. `test_mmdit.py` compares the two, output by output.
+
 Every block is modulated by one vector v per image. State-dict names are diffusers'. LayerNorms have no affine part and
 eps 1e-6. Traps: modulation chunks are ordered shift first in blocks, scale first where there are only two; the GELU is
 the tanh approximation.

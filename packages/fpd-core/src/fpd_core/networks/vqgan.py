@@ -1,7 +1,8 @@
 """The VQGAN of taming-transformers, f = 16 with 1024 codes; state-dict keys equal the public ImageNet checkpoint's.
 
 LlamaGen's VQ-16 is the same network with other keys, a narrower code and unit code vectors. Images are in [-1, 1] here,
-as the public weights expect; teachers map to [0, 1].
+as the public weights expect; teachers map to [0, 1]. Written out although diffusers has a VQModel: that one has other
+state-dict names, and fpd-core opens students without diffusers. Meissonic's weights are a VQModel's, and use it.
 """
 
 import itertools

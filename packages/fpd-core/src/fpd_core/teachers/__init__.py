@@ -1,11 +1,13 @@
-"""Generator families. A new one is one file and one line in `TEACHERS`."""
+"""Generator families. A new one is one file and one line in `TEACHERS`, or a package with an entry point."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Discriminator, Tag, ValidationError
+from pydantic import ValidationError
 
-from fpd_core.config import explain, nearest
+from fpd_core.config import explain
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_core.teachers.fashion import FashionConfig, FashionTeacher
 from fpd_core.teachers.halton import HaltonTeacher, HaltonTeacherConfig
 from fpd_core.teachers.maskgen import MaskGenTeacher, MaskGenTeacherConfig
@@ -14,7 +16,7 @@ from fpd_core.teachers.meissonic import MeissonicTeacher, MeissonicTeacherConfig
 from fpd_core.teachers.scenes import ScenesConfig, ScenesTeacher
 from fpd_core.teachers.teacher import SamplerConfig, Teacher, TeacherConfig
 
-TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
+_OWN: dict[str, tuple[type[TeacherConfig], type[Teacher]] | str] = {
     "fashion": (FashionConfig, FashionTeacher),
     "scenes": (ScenesConfig, ScenesTeacher),
     "maskgit": (MaskGitTeacherConfig, MaskGitTeacher),
@@ -22,23 +24,13 @@ TEACHERS: dict[str, tuple[type[TeacherConfig], type[Teacher]]] = {
     "meissonic": (MeissonicTeacherConfig, MeissonicTeacher),
     "halton": (HaltonTeacherConfig, HaltonTeacher),
 }
-
-DEFAULT = "fashion"
-
-
-def _family_of(value: Any) -> str | None:
-    """A section that only changes `path` keeps the bundled family."""
-    if isinstance(value, Mapping):
-        return str(value.get("name", DEFAULT))
-    return value.name if isinstance(value, TeacherConfig) else None
-
+TEACHERS = Registry("fpd.teachers", "teacher", _OWN, section_pair(TeacherConfig, Teacher))
 
 if TYPE_CHECKING:
     AnyTeacherConfig = TeacherConfig
 else:
-    # The union of all sections, so that configs and the JSON schema know every family and its keys.
-    _SECTIONS = tuple(Annotated[section, Tag(name)] for name, (section, _) in TEACHERS.items())
-    AnyTeacherConfig = Annotated[Union[_SECTIONS], Discriminator(_family_of)]  # noqa: UP007
+    # A section that only changes `path` keeps the bundled family.
+    AnyTeacherConfig = Annotated[TeacherConfig, Sections(TEACHERS, default="fashion")]
 
 __all__ = [
     "TEACHERS",
@@ -60,7 +52,7 @@ def load_teacher(config: str | Mapping[str, Any] | TeacherConfig) -> Teacher:
         CheckpointError: its weights are absent, damaged or do not fit.
     """
     config = teacher_config(config)
-    return _family(config.name)[1].load(config)
+    return TEACHERS.find(config.name)[1].load(config)
 
 
 def teacher_config(config: str | Mapping[str, Any] | TeacherConfig) -> TeacherConfig:
@@ -69,7 +61,7 @@ def teacher_config(config: str | Mapping[str, Any] | TeacherConfig) -> TeacherCo
         config = {"name": config}
     if not isinstance(config, Mapping):
         return config
-    section, _ = _family(str(config.get("name")))
+    section, _ = TEACHERS.find(str(config.get("name")))
     try:
         return section.model_validate(dict(config))
     except ValidationError as error:
@@ -83,10 +75,4 @@ def rebuild(architecture: Mapping[str, Any]) -> Teacher:
         ConfigError: unknown family.
         ValidationError: sizes that make no sense.
     """
-    return _family(str(architecture.get("name")))[1].from_architecture(architecture)
-
-
-def _family(name: str) -> tuple[type[TeacherConfig], type[Teacher]]:
-    if name not in TEACHERS:
-        raise nearest(name, list(TEACHERS), "teacher")
-    return TEACHERS[name]
+    return TEACHERS.find(str(architecture.get("name")))[1].from_architecture(architecture)

@@ -1,5 +1,5 @@
 """Every metric: what it reads, what it needs beside the images, how it counts. A new one is a function of
-`fpd_eval.metrics` and a line in `METRICS`."""
+`fpd_eval.metrics` and a line in `METRICS`, or a package with an entry point."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_eval.metrics import (
     cmmd,
     inception_score,
@@ -20,7 +22,7 @@ from fpd_eval.metrics.clip_score import clip_score_vit_g, clip_score_vit_l
 from fpd_eval.metrics.frechet import Gaussian, frechet_between, gaussian
 from fpd_eval.metrics.hpsv2 import STYLES, HpsVersion, aggregate, hps_scores
 from fpd_eval.metrics.preference import mean_reward, pick_score
-from fpd_eval.protocols import MetricName, MetricProtocol
+from fpd_eval.protocols import MetricProtocol
 
 Values = dict[str, float]
 
@@ -161,7 +163,7 @@ def _hps(version: HpsVersion) -> Metric:
     return Metric("features", compute, beside="captions")
 
 
-METRICS: dict[MetricName, Metric] = {
+_OWN: dict[str, Metric | str] = {
     "fid": _frechet("fid"),
     "sfid": _frechet("sfid", "spatial"),
     "fdd": _frechet("fdd"),
@@ -183,3 +185,4 @@ METRICS: dict[MetricName, Metric] = {
     "hps_v2.0": _hps("v2.0"),
     "hps_v2.1": _hps("v2.1"),
 }
+METRICS = Registry("fpd.metrics", "metric", _OWN, one_of(Metric))

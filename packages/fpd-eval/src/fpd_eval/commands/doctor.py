@@ -12,6 +12,7 @@ def doctor(
     with user_errors():
         import json
 
+        from fpd_core.plugins import summary
         from fpd_eval.extractors.weights import EVAL_WEIGHTS
 
         records: list[dict[str, Any]] = [
@@ -30,6 +31,7 @@ def doctor(
             print(json.dumps(records, indent=2))
             return
         _show(records)
+        print(summary(), end="")
 
 
 def _show(records: list[dict[str, Any]]) -> None:

@@ -120,7 +120,6 @@ def _present(**values: Any) -> dict[str, Any]:
 
 
 def _weight_paths(arguments: list[str]) -> dict[str, Path]:
-    from fpd_core.config import nearest
     from fpd_eval.extractors import EXTRACTORS
 
     found = {}
@@ -128,8 +127,7 @@ def _weight_paths(arguments: list[str]) -> dict[str, Path]:
         name, separator, path = argument.partition("=")
         if not separator:
             raise ValueError(f"--weights is EXTRACTOR=PATH, got {argument!r}")
-        if name not in EXTRACTORS:
-            raise nearest(name, list(EXTRACTORS), "extractor")
+        EXTRACTORS.find(name)
         found[name] = Path(path)
     return found
 

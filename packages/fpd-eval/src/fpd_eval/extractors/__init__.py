@@ -1,16 +1,17 @@
-"""Feature extractors by name. A new one is a file here and a line in `EXTRACTORS`."""
+"""Feature extractors by name. A new one is a file here and a line in `EXTRACTORS`, or a package with an entry
+point."""
 
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fpd_core.config import nearest
+from fpd_core.plugins import Registry
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-EXTRACTORS = {
+_OWN: dict[str, Callable[..., Any] | str] = {
     "classifier": "fpd_eval.extractors.classifier:ClassifierExtractor",
     "pixels": "fpd_eval.extractors.pixels:PixelMoments",
     "pixels_8x8": "fpd_eval.extractors.pixels:PixelGrid",
@@ -32,6 +33,7 @@ EXTRACTORS = {
     "hps_v2.0": "fpd_eval.extractors.open_clip_towers:hps_v2_0",
     "hps_v2.1": "fpd_eval.extractors.open_clip_towers:hps_v2_1",
 }
+EXTRACTORS = Registry("fpd.extractors", "extractor", _OWN)
 
 # Extractors without "features", or of images with captions: they cannot stand in a battery.
 NO_ENCODERS = (
@@ -65,8 +67,5 @@ def load_extractor(name: str, device: "torch.device", weights: Path | None = Non
         ConfigError: no such extractor.
         CheckpointError: its weights are absent or damaged.
     """
-    if name not in EXTRACTORS:
-        raise nearest(name, list(EXTRACTORS), "extractor")
-    module, attribute = EXTRACTORS[name].split(":")
-    extractor: Extractor = getattr(import_module(module), attribute)(device, weights)
+    extractor: Extractor = EXTRACTORS.find(name)(device, weights)
     return extractor

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fpd_core.config import CheckpointError, nearest
+from fpd_core.config import CheckpointError
 from fpd_core.places import bundled
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.untrusted import require_files_only
 
 WEIGHTS_FOLDER = Path("weights")
@@ -44,7 +46,7 @@ class EvalWeight:
         return bundled(self.local).exists()
 
 
-EVAL_WEIGHTS: dict[str, EvalWeight] = {
+_OWN: dict[str, EvalWeight | str] = {
     "inception_fidelity": EvalWeight(
         ("adm: fid, sfid, prc, kid", "adm, dimo, clean: is"),
         "Inception 2015, torch-fidelity's conversion",
@@ -181,6 +183,7 @@ EVAL_WEIGHTS: dict[str, EvalWeight] = {
         "Another scale than v2.0. The prompts are the folder `benchmark` of the data set zhwang/HPDv2.",
     ),
 }
+EVAL_WEIGHTS = Registry("fpd.eval_weights", "weight", _OWN, one_of(EvalWeight))
 
 
 # Extractor -> its entry above, where they are called differently; None is a network that comes with a package.
@@ -220,9 +223,7 @@ def locate(name: str, override: Path | None = None) -> Path:
         ConfigError: no such entry in `EVAL_WEIGHTS`.
         CheckpointError: nothing is there; the message says where it is published.
     """
-    if name not in EVAL_WEIGHTS:
-        raise nearest(name, list(EVAL_WEIGHTS), "weight")
-    weight = EVAL_WEIGHTS[name]
+    weight = EVAL_WEIGHTS.find(name)
     path = override or bundled(weight.local)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; get {weight.what} from {weight.published} and put it there")

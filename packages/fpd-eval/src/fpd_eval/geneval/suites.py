@@ -5,19 +5,19 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from fpd_core.config import nearest
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_eval.geneval.detector import ColorClassifier, Detector
 from fpd_eval.geneval.judge import JudgeOptions
 from fpd_eval.geneval.preprocessing import Preprocessing
 from fpd_eval.geneval.prompts import Record
 from fpd_eval.geneval.self_check import KnownPicture, checked
 
-SUITES = {
+_OWN: dict[str, "Suite | str"] = {
     "geneval": "fpd_eval.geneval.official:GENEVAL",
     "scenes": "fpd_eval.geneval.scenes:SCENES",
     "scenes-choose": "fpd_eval.geneval.scenes:CHOOSE",
@@ -73,10 +73,9 @@ class Suite:
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
+SUITES = Registry("fpd.suites", "suite", _OWN, one_of(Suite))
+
+
 def suite_called(name: str) -> Suite:
     """The suite called `name`. Raises ConfigError: there is none."""
-    if name not in SUITES:
-        raise nearest(name, list(SUITES), "suite")
-    module, attribute = SUITES[name].split(":")
-    suite: Suite = getattr(import_module(module), attribute)
-    return suite
+    return SUITES.find(name)

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from fpd_core.config import nearest
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.teachers.fashion import CLASSES
 from fpd_eval.protocols.protocol import MetricName, MetricProtocol
 
 FASHION = Path("assets/fashion/data")
 HPS: dict[str, MetricName] = {"v2.0": "hps_v2.0", "v2.1": "hps_v2.1"}
 BATTERY: tuple[MetricName, ...] = ("fd", "sw", "mind", "cmmd", "kid")
-PROTOCOLS: dict[str, MetricProtocol] = {
+_OWN: dict[str, MetricProtocol | str] = {
     protocol.name: protocol
     for protocol in (
         MetricProtocol(
@@ -132,10 +133,9 @@ PROTOCOLS: dict[str, MetricProtocol] = {
         ),
     )
 }
+PROTOCOLS = Registry("fpd.protocols", "protocol", _OWN, one_of(MetricProtocol))
 
 
 def protocol_called(name: str) -> MetricProtocol:
     """The preset called `name`. Raises ConfigError: there is none."""
-    if name not in PROTOCOLS:
-        raise nearest(name, list(PROTOCOLS), "protocol")
-    return PROTOCOLS[name]
+    return PROTOCOLS.find(name)

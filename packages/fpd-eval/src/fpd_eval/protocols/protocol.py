@@ -1,15 +1,16 @@
 """What a number was measured with: recorded beside every result, part of every cache key."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fpd_core.config import Amount, Config, Flag, Seed, Size, explain
+from fpd_core.config import Amount, Config, Flag, Seed, Size, explain, nearest
+from fpd_core.plugins import names
 from fpd_eval.images.image_set import Rounding
 from fpd_eval.images.plan import ClassPlan
 
-MetricName = Literal[
+OwnMetric = Literal[
     "fid",
     "sfid",
     "fdd",
@@ -31,6 +32,16 @@ MetricName = Literal[
     "hps_v2.0",
     "hps_v2.1",
 ]
+
+
+def _known(name: str) -> str:
+    known = [*get_args(OwnMetric), *names("fpd.metrics")]
+    if name not in known:
+        raise ValueError(str(nearest(name, known, "metric")))
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known)]
 
 
 class MetricProtocol(Config):

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
+
 Better = Literal["lower", "higher", "as_real"]
 AIMS: dict[Better, str] = {
     "lower": "lower is better",
@@ -36,7 +39,7 @@ class Column:
         return ("+" if value >= 0 else "−") + self.text(abs(value))
 
 
-COLUMNS: dict[str, Column] = {
+_OWN: dict[str, Column | str] = {
     "fdr": Column("FDr", "FDr {}", 2, "lower"),
     "fdr_held_out": Column("FDr (held out)", "FDr {}\nheld", 2, "lower"),
     "swr": Column("SWr", "SWr {}", 2, "lower"),
@@ -56,6 +59,7 @@ COLUMNS: dict[str, Column] = {
     "mean_pixel": Column("Mean pixel", None, 3, "as_real"),
     "pixel_std": Column("Pixel sd", None, 3, "as_real"),
 }
+COLUMNS = Registry("fpd.columns", "column", _OWN, one_of(Column))
 
 # Of every encoder of a battery, by the metric's part of the name `fd/ENCODER`.
 BATTERY_COLUMNS: dict[str, Column] = {

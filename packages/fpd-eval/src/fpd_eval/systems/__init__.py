@@ -1,15 +1,17 @@
-"""Kinds of systems that a JSON file can name. A new one is a file here and a line in `SYSTEMS`."""
+"""Kinds of systems that a JSON file can name. A new one is a file here and a line in `SYSTEMS`, or a package with an
+entry point."""
 
-from importlib import import_module
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from fpd_core.config import ConfigError, explain, nearest
+from fpd_core.config import ConfigError, explain
+from fpd_core.plugins import Registry
+from fpd_core.sections import one_of
 from fpd_core.untrusted import read_json
 from fpd_eval.systems.kind import SystemKind
 
-SYSTEMS = {
+_OWN: dict[str, type[SystemKind] | str] = {
     "teacher": "fpd_eval.systems.teacher:TeacherKind",
     "student": "fpd_eval.systems.student:StudentKind",
     "checkpoint": "fpd_eval.systems.checkpoint:CheckpointKind",
@@ -17,6 +19,7 @@ SYSTEMS = {
     "diffusers": "fpd_eval.systems.diffusion:DiffusersKind",
     "drawn": "fpd_eval.systems.drawn:DrawnKind",
 }
+SYSTEMS = Registry("fpd.systems", "kind of system", _OWN, one_of(SystemKind, subclass=True, key="kind"))
 
 __all__ = ["SYSTEMS", "SystemKind", "read_system"]
 
@@ -31,11 +34,7 @@ def read_system(path: Path) -> SystemKind:
     kind_name = section.get("kind")
     if not isinstance(kind_name, str):
         raise ConfigError(f"{path} must be a JSON object with a `kind`: {', '.join(SYSTEMS)}")
-    if kind_name not in SYSTEMS:
-        raise nearest(kind_name, list(SYSTEMS), "kind of system")
-    module, name = SYSTEMS[kind_name].split(":")
-    kind: type[SystemKind] = getattr(import_module(module), name)
     try:
-        return kind.model_validate(section)
+        return SYSTEMS.find(kind_name).model_validate(section)
     except ValidationError as error:
         raise explain(error, str(path)) from None

@@ -1,10 +1,11 @@
 """Data sources. A stream is an infinite iterator of batches whose order is a function of (seed, position) alone."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
-
+from fpd_core.config import Config
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, one_of
 from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.image_shards import ImageShards
@@ -13,10 +14,22 @@ from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
 from fpd_train.data.uniform_labels import UniformLabels
 
-DataConfig = Annotated[
-    UniformLabels | ImageShards | NoiseImages | PairShards | NoisePairs | CaptionShards | Scenes | SceneCloseups,
-    Field(discriminator="name"),
-]
+_OWN: dict[str, type[Config] | str] = {
+    "uniform_labels": UniformLabels,
+    "image_shards": ImageShards,
+    "noise_images": NoiseImages,
+    "pair_shards": PairShards,
+    "noise_pairs": NoisePairs,
+    "caption_shards": CaptionShards,
+    "scenes": Scenes,
+    "scene_closeups": SceneCloseups,
+}
+SOURCES = Registry("fpd.data", "data source", _OWN, one_of(Config, subclass=True, key="name"))
+
+if TYPE_CHECKING:
+    DataConfig = Any
+else:
+    DataConfig = Annotated[Config, Sections(SOURCES, section=lambda source: source)]
 
 
 def open_stream(

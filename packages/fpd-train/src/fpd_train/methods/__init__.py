@@ -1,10 +1,12 @@
-"""What can be trained. A method is one file with a config section, one line in `METHODS` and its name in the union."""
+"""What can be trained. A method is one file with a config section and one line in `METHODS`, or a package with an entry
+point."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
-
+from fpd_core.config import Config
+from fpd_core.plugins import Registry
+from fpd_core.sections import Sections, section_pair
 from fpd_train.methods.aligned_decoder import AlignedDecoderConfig, AlignedDecoderMethod
 from fpd_train.methods.di4c import Di4cConfig, Di4cMethod
 from fpd_train.methods.dimo import DimoConfig, DimoMethod
@@ -22,42 +24,29 @@ from fpd_train.pretrain.scene_judge import SceneJudgeMethod, SceneJudgeTraining
 from fpd_train.pretrain.scene_text import SceneTextMethod, SceneTextTraining
 from fpd_train.pretrain.tokenizer import TokenizerMethod, TokenizerTraining
 
-_Trainings = (
-    FpdConfig
-    | DimoConfig
-    | SoftDimoConfig
-    | SdttConfig
-    | Di4cConfig
-    | RediConfig
-    | DmmdConfig
-    | TokenizerTraining
-    | MaskedModelTraining
-    | ClassifierTraining
-    | PatchTokenizerTraining
-    | SceneTextTraining
-    | MaskedTextModelTraining
-    | SceneJudgeTraining
-    | AlignedDecoderConfig
-)
-MethodConfig = Annotated[_Trainings, Field(discriminator="name")]
-
-METHODS: dict[type, Callable[[Any, Parts], Method]] = {
-    FpdConfig: FpdMethod,
-    DimoConfig: DimoMethod,
-    SoftDimoConfig: SoftDimoMethod,
-    SdttConfig: SdttMethod,
-    Di4cConfig: Di4cMethod,
-    RediConfig: RediMethod,
-    DmmdConfig: DmmdMethod,
-    TokenizerTraining: TokenizerMethod,
-    MaskedModelTraining: MaskedModelMethod,
-    ClassifierTraining: ClassifierMethod,
-    PatchTokenizerTraining: PatchTokenizerMethod,
-    SceneTextTraining: SceneTextMethod,
-    MaskedTextModelTraining: MaskedTextModelMethod,
-    SceneJudgeTraining: SceneJudgeMethod,
-    AlignedDecoderConfig: AlignedDecoderMethod,
+_OWN: dict[str, tuple[type[Config], Callable[[Any, Parts], Method]] | str] = {
+    "fpd": (FpdConfig, FpdMethod),
+    "dimo": (DimoConfig, DimoMethod),
+    "soft_dimo": (SoftDimoConfig, SoftDimoMethod),
+    "sdtt": (SdttConfig, SdttMethod),
+    "di4c": (Di4cConfig, Di4cMethod),
+    "redi": (RediConfig, RediMethod),
+    "dmmd": (DmmdConfig, DmmdMethod),
+    "tokenizer": (TokenizerTraining, TokenizerMethod),
+    "masked_model": (MaskedModelTraining, MaskedModelMethod),
+    "classifier": (ClassifierTraining, ClassifierMethod),
+    "patch_tokenizer": (PatchTokenizerTraining, PatchTokenizerMethod),
+    "scene_text": (SceneTextTraining, SceneTextMethod),
+    "masked_text_model": (MaskedTextModelTraining, MaskedTextModelMethod),
+    "scene_judge": (SceneJudgeTraining, SceneJudgeMethod),
+    "aligned_decoder": (AlignedDecoderConfig, AlignedDecoderMethod),
 }
+METHODS = Registry("fpd.methods", "method", _OWN, section_pair(Config))
+
+if TYPE_CHECKING:
+    MethodConfig = Any
+else:
+    MethodConfig = Annotated[Config, Sections(METHODS)]
 
 
 def build_method(config: MethodConfig, parts: Parts) -> Method:
@@ -66,4 +55,4 @@ def build_method(config: MethodConfig, parts: Parts) -> Method:
     Raises:
         CheckpointError: a network it starts from cannot be loaded.
     """
-    return METHODS[type(config)](config, parts)
+    return METHODS[config.name][1](config, parts)

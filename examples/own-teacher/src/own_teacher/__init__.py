@@ -1,0 +1,1 @@
+"""A generator family for fpd, and how to judge it."""
