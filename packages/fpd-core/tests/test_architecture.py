@@ -40,7 +40,8 @@ LAYERS = [
     {"objective_config", "generator"},
     {"objective"},
     {"kernel_batch"},
-    {"generate_cli"},
+    {"generate_cli", "export"},
+    {"demo"},
 ]
 
 

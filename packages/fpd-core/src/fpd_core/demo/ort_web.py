@@ -25,7 +25,9 @@ FILES = {
     "ort-wasm-simd-threaded.mjs": "wasm-wasm.js",
     "ort-wasm-simd-threaded.wasm": "wasm.wasm",
 }
-_NOTICE = f"onnxruntime-web {VERSION}, Copyright (c) Microsoft Corporation, MIT License: https://opensource.org/license/mit\n"
+_NOTICE = (
+    f"onnxruntime-web {VERSION}, Copyright (c) Microsoft Corporation, MIT License: https://opensource.org/license/mit\n"
+)
 
 
 def place(folder: Path) -> None:

@@ -143,9 +143,7 @@ class OneStep(Graph):
         """
         model, how = self.model, self.how
         condition = self.condition(wanted)
-        start = start_tokens(
-            noise[:, PLACES], noise[:, CODES], model.codebook_size, model.mask_id, how.init_mask_ratio
-        )
+        start = start_tokens(noise[:, PLACES], noise[:, CODES], model.codebook_size, model.mask_id, how.init_mask_ratio)
         null = None if how.guidance_scale == 1 else self.null(wanted)
         logits = model.guided_logits(start, condition, how.guidance_scale, null)
         tokens = draw_tokens(logits / how.temperature, noise[:, DRAWS])

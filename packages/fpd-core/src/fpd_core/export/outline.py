@@ -41,12 +41,18 @@ def outline(family: str) -> Outline:
     graph = OneStep(Generator(public_sizes(family), GenerationConfig(), {}))
     program = trace(graph)
     values = {node.name: node.meta["val"] for node in program.graph.nodes if "val" in node.meta}
-    ends = [dict(zip(names, found, strict=True)) for names, found in (
-        (graph.inputs, program.graph_signature.user_inputs),
-        (graph.outputs, program.graph_signature.user_outputs),
-    )]
+    ends = [
+        dict(zip(names, found, strict=True))
+        for names, found in (
+            (graph.inputs, program.graph_signature.user_inputs),
+            (graph.outputs, program.graph_signature.user_outputs),
+        )
+    ]
     inputs, outputs = (
-        {name: tuple("batch" if isinstance(n, torch.SymInt) else str(n) for n in values[node].shape) for name, node in end.items()}
+        {
+            name: tuple("batch" if isinstance(n, torch.SymInt) else str(n) for n in values[node].shape)
+            for name, node in end.items()
+        }
         for end in ends
     )
     parameters = sum(p.numel() for p in graph.parameters())
