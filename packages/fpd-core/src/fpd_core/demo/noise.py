@@ -1,6 +1,6 @@
 """The page's random numbers, in Python: `site/noise.js` has the same ones, to the bit.
 
-A counter-based generator: every number is a hash of the words that name it, so nothing has a state and any number can be
+A counter-based generator: a number is a hash of the words that name it, so nothing has a state and any number can be
 made alone. All arithmetic is modulo 2^32.
 
     mix(x)              x ^= x >> 16; x *= 0x7feb352d; x ^= x >> 15; x *= 0x846ca68b; x ^= x >> 16   (lowbias32)
