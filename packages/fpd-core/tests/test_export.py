@@ -33,13 +33,13 @@ def noise(batch, length, seed=0):
 def test_the_lowest_places_are_hidden_and_the_first_of_equal_ones():
     places = torch.tensor([[0.5, 0.1, 0.9, 0.1, 0.3], [0.2, 0.2, 0.2, 0.2, 0.2]])
     codes = torch.tensor([[0.0, 0.99, 0.5, 0.2, 0.999999], [0.0, 0.15, 0.3, 0.45, 0.6]])
-    found = start_tokens(places, codes, 7, 8, 0.5)  # round(2.5) = 3 of 5
+    found = start_tokens(places, codes, 3, 7, 8)
     assert found.tolist() == [[0, 8, 3, 8, 8], [8, 8, 8, 3, 4]]
 
 
 def test_a_uniform_number_below_one_is_always_a_code():
     almost = torch.full((1, 3), 1 - 2**-24)
-    assert start_tokens(torch.zeros(1, 3), almost, 1000, 1000, 0.1).tolist() == [[1000, 999, 999]]
+    assert start_tokens(torch.zeros(1, 3), almost, 1, 1000, 1000).tolist() == [[1000, 999, 999]]
 
 
 def test_draws_invert_the_cumulative_probabilities():

@@ -42,6 +42,8 @@ def build(generator: Generator, teacher: Teacher | None, site: Path, weights: We
     if teacher is not None:
         graphs |= {"denoiser": Denoiser(teacher), "decoder": Decoder(teacher)}
     ort_web.place(site / "ort")
+    for earlier in (site / "models").glob("*.onnx"):
+        earlier.unlink()
     for name, graph in graphs.items():
         save_onnx(graph, site / "models" / f"{name}.onnx", weights=weights)
     for name, content in _pages():

@@ -1,6 +1,6 @@
 """What leaves Python: a student from noise to pixels, a teacher's forward pass, a decoder; tensors in, tensors out.
 
-No graph draws a random number. Noise comes in as uniform numbers, so that equal noise gives equal tokens in any runtime.
+No graph draws a random number. Noise comes in as uniform numbers: equal noise gives equal tokens in any runtime.
 """
 
 import torch
@@ -17,24 +17,22 @@ PLACES, CODES, DRAWS = range(3)
 """Rows of the noise: which tokens z_init hides, the random codes elsewhere, the draw of eq. 4."""
 
 
-def start_tokens(places: Tensor, codes: Tensor, codebook_size: int, mask_id: int, mask_ratio: float) -> Tensor:
-    """z_init from uniform numbers: the round(r_init L) lowest places are hidden, the first of equal ones first.
+def start_tokens(places: Tensor, codes: Tensor, hidden: int, codebook_size: int, mask_id: int) -> Tensor:
+    """z_init from uniform numbers: the `hidden` lowest places are masked, the first of equal ones first.
 
     Args:
         places, codes: [B, L] in [0, 1).
-        mask_ratio: r_init in (0, 1].
+        hidden: round(r_init L), as `masking.masked_count` has it.
 
     Returns:
         [B, L] int64: `mask_id`, or floor(K u).
     """
-    length = places.shape[1]
-    count = int(masked_count(length, torch.tensor(mask_ratio, dtype=torch.float64, device="cpu")))
-    order = torch.arange(length, device=places.device)
+    order = torch.arange(places.shape[1], device=places.device)
     # Comparisons in place of a sort: no runtime may choose between equal numbers.
     is_before = (places[:, None] < places[..., None]) | (
         (places[:, None] == places[..., None]) & (order[None] < order[:, None])
     )
-    is_hidden = is_before.float().sum(-1) < count
+    is_hidden = is_before.float().sum(-1) < hidden
     # In float32 K u may round up to K.
     random_codes = (codes.float() * codebook_size).long().clamp(max=codebook_size - 1)
     return torch.where(is_hidden, mask_id, random_codes)
@@ -124,6 +122,9 @@ class OneStep(Graph):
             raise ConfigError("this student's network reads Gaussian noise of its own, which no exported graph takes")
         super().__init__(generator.model)
         self.how = how
+        # Computed here, not in the trace, and on the CPU for a model without memory.
+        ratio = torch.tensor(how.init_mask_ratio, dtype=torch.float64, device="cpu")
+        self.hidden = int(masked_count(self.model.seq_len, ratio))
         self.inputs = (self.wanted, "noise")
 
     @staticmethod
@@ -143,7 +144,7 @@ class OneStep(Graph):
         """
         model, how = self.model, self.how
         condition = self.condition(wanted)
-        start = start_tokens(noise[:, PLACES], noise[:, CODES], model.codebook_size, model.mask_id, how.init_mask_ratio)
+        start = start_tokens(noise[:, PLACES], noise[:, CODES], self.hidden, model.codebook_size, model.mask_id)
         null = None if how.guidance_scale == 1 else self.null(wanted)
         logits = model.guided_logits(start, condition, how.guidance_scale, null)
         tokens = draw_tokens(logits / how.temperature, noise[:, DRAWS])
