@@ -50,7 +50,8 @@ LAYERS = [
     {"objective"},
     {"kernel_batch"},
     {"picture_folder"},
-    {"generate_cli", "pipeline"},
+    {"generate_cli", "pipeline", "export"},
+    {"demo"},
 ]
 
 

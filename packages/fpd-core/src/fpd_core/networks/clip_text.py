@@ -102,7 +102,7 @@ class ClipText(nn.Module):
         for block in blocks:
             x = block(x, attn_mask=mask)
         final = self.ln_final(last(x, attn_mask=mask))
-        pooled = final[torch.arange(len(final), device=x.device), _end_of(tokens)] @ self.text_projection
+        pooled = final[torch.arange(final.shape[0], device=x.device), _end_of(tokens)] @ self.text_projection
         return TextFeatures(x, pooled, final)
 
     @staticmethod

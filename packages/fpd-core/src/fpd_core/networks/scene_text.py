@@ -104,7 +104,7 @@ class SceneText(nn.Module):
         words = self.word_emb(tokens) + self.word_pos
         for block in self.word_blocks:
             words = block(words)
-        cells = self.cell_pos.expand(len(tokens), -1, -1)
+        cells = self.cell_pos.expand(tokens.shape[0], -1, -1)
         for block in self.cell_blocks:
             cells = block(cells, words)
         words = self.word_norm(words)

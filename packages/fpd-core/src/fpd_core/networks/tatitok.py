@@ -123,7 +123,7 @@ class _Decoder(nn.Module):
         self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, latents: Tensor, text: Tensor) -> Tensor:
-        batch, patches = len(latents), self.side**2
+        batch, patches = latents.shape[0], self.side**2
         start = self.class_embedding.expand(batch, 1, -1)
         canvas = torch.cat([start, self.mask_token.expand(batch, patches, -1)], dim=1) + self.positional_embedding
         codes = self.decoder_embed(latents) + self.latent_token_positional_embedding

@@ -1,6 +1,6 @@
 """MaskGen-L and -XL (VQ), text to image at 256 px: 128 codes of TA-TiTok, whose decoder reads the caption too."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -150,8 +150,8 @@ class MaskGenTeacher(TextConditionalTeacher):
     def codebook(self) -> Tensor:  # type: ignore[override]
         return self.tokenizer.codebook
 
-    def encode(self, prompts: Sequence[str]) -> TextCondition:
-        penultimate, pooled, final = self._features(prompts)
+    def read(self, ids: Tensor) -> TextCondition:
+        penultimate, pooled, final = self.text(ids)
         return TextCondition(penultimate, pooled, final)
 
     def logits(
@@ -164,7 +164,7 @@ class MaskGenTeacher(TextConditionalTeacher):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         assert isinstance(condition, TextCondition)
-        score = torch.full((len(condition),), self.aesthetic_score, device=self.device)
+        score = torch.full(tokens.shape[:1], self.aesthetic_score, device=self.device)
         return self._run(network, tokens, condition.tokens, condition.pooled, score, embedding_noise, generator)
 
     def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:

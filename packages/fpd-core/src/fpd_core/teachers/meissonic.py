@@ -1,6 +1,6 @@
 """Meissonic, text to image at 1024 px: 64x64 codes of a diffusers VQModel, captions read by OpenCLIP ViT-H/14."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -193,8 +193,8 @@ class MeissonicTeacher(TextConditionalTeacher):
         weight: Tensor = self.tokenizer.quantize.embedding.weight
         return weight
 
-    def encode(self, prompts: Sequence[str]) -> TextCondition:
-        penultimate, pooled, _ = self._features(prompts)
+    def read(self, ids: Tensor) -> TextCondition:
+        penultimate, pooled, _ = self.text(ids)
         return TextCondition(penultimate, pooled, penultimate)
 
     def at_timestep(self, condition: Condition, timestep: int) -> Condition:
@@ -213,7 +213,7 @@ class MeissonicTeacher(TextConditionalTeacher):
     ) -> Tensor:
         assert isinstance(condition, TextCondition)
         size = float(self.image_size)
-        micro = torch.tensor([size, size, 0.0, 0.0, AESTHETIC_SCORE], device=self.device).expand(len(tokens), 5)
+        micro = torch.tensor([size, size, 0.0, 0.0, AESTHETIC_SCORE], device=self.device).expand(tokens.shape[0], 5)
         # Training feeds 1000 times the masked share, the public sampler its step index, Di[M]O 0; where no sampler's
         # step is known, the share is the one that the network was trained with and that a token map determines.
         share = 1000 * (tokens == self.mask_id).float().mean(dim=1)

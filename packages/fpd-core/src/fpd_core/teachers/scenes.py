@@ -1,6 +1,6 @@
 """The bundled text-to-image world: emoji scenes, a masked transformer over an 8x8 grid of codes, a small text tower."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -91,8 +91,8 @@ class ScenesTeacher(TextConditionalTeacher):
     def codebook(self) -> Tensor:  # type: ignore[override]
         return self.tokenizer.codebook
 
-    def encode(self, prompts: Sequence[str]) -> TextCondition:
-        words, pooled, plan = self._features(prompts)
+    def read(self, ids: Tensor) -> TextCondition:
+        words, pooled, plan = self.text(ids)
         return TextCondition(torch.cat([words, plan], dim=1), pooled, words)
 
     def logits(

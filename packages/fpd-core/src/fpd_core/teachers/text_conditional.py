@@ -69,8 +69,13 @@ class TextConditionalTeacher(Teacher):
         self._null: TextCondition | None = None
 
     @abstractmethod
+    def read(self, ids: Tensor) -> TextCondition:
+        """Features of B captions given as the tower's token ids [B, T] int64."""
+
+    @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextCondition:
         """Features of B captions, on the teacher's device."""
+        return self.read(self.text.tokenize(prompts).to(self.device))
 
     def condition(self, wanted: Any) -> Condition:
         if isinstance(wanted, TextCondition):
@@ -85,8 +90,3 @@ class TextConditionalTeacher(Teacher):
         if self._null is None or self._null.tokens.device != self.device:
             self._null = self.encode([NULL_PROMPT])
         return self._null.repeat_interleave(len(condition))
-
-    @torch.no_grad()
-    def _features(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the tower returns: CLIP's penultimate, pooled and final states, or words, their mean and a plan."""
-        return self.text(self.text.tokenize(prompts).to(self.device))  # type: ignore[no-any-return]
