@@ -11,6 +11,7 @@ SAYS = """
 import json, os, random, sys
 import numpy
 assert sys.argv[1:] == ["a b"] and "torch" in sys.modules
+sys.stdout.reconfigure(errors="replace")
 seen = {"pid": os.getpid(), "session": os.getsid(0), "folder": os.getcwd(), "environment": dict(os.environ)}
 print(json.dumps(seen | {"random": [random.random(), numpy.random.random()]}))
 print("to stderr", file=sys.stderr)
@@ -48,7 +49,7 @@ def test_a_program_can_be_waited_for_killed_and_limited(warm_python, tmp_path):
         program.communicate(0.01)
     program.kill()
     assert program.wait(20) == -signal.SIGKILL
-    (tmp_path / "writes.py").write_text("open('large', 'wb').write(bytes(1000))")
+    (tmp_path / "writes.py").write_text("from pathlib import Path\nPath('large').write_bytes(bytes(1000))")
     code, output = outcome(warm_python.start([tmp_path / "writes.py"], cwd=tmp_path, file_limit=100))
     assert code == 1
     assert "File too large" in output
