@@ -22,8 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Torch imports the compiler with the first optimizer.
-LIBRARIES = ("fpd_train.trainer", "fpd_eval.cli", "torch._dynamo", "torch.distributed.run")
+# Beside the trainer's, what programs import when they come to it: torch's compiler with the first optimizer, and so on.
+LIBRARIES = ("fpd_train.trainer", "torch._dynamo", "peft", "matplotlib.figure", "pytest")
 
 
 class Program:
@@ -170,6 +170,8 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
     numpy.random.seed()  # as in a fresh interpreter; `random` does it by itself
     if limit := request["file_limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -188,5 +190,6 @@ if __name__ == "__main__":
     with socket.socket(fileno=int(sys.argv[1])) as incoming:
         for library in LIBRARIES:
             importlib.import_module(library)
+        sys.stdout.flush()  # or every fork would say it again
         asked = serve(incoming)
     become(asked)

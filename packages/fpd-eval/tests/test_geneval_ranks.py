@@ -2,13 +2,13 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from warm_python import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 GENEVAL = ("-m", "fpd_eval", "geneval", "--suite", "scenes", "--samples", "2", "--per-task", "2")
@@ -16,20 +16,16 @@ STUDENT = (*GENEVAL, "--ckpt", "assets/scenes/student")
 IMAGES = 24
 
 
-def start(*arguments, ranks=1):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", str(port))
-    command = [sys.executable, *(launcher if ranks > 1 else ()), *map(str, arguments)]
+def launched(*arguments):
+    """Two ranks under torchrun."""
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()))
     return subprocess.Popen(
-        command,
+        [sys.executable, *launcher, *map(str, arguments)],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -49,19 +45,24 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def start(warm_python):
+    return lambda *arguments: warm_python.start(arguments, cwd=ROOT)[0]
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     finish(start(*STUDENT, "--out", folder))
     return folder
 
 
 def test_two_ranks_give_the_bytes_of_one(alone, tmp_path):
-    finish(start(*STUDENT, "--out", tmp_path, ranks=2))
+    finish(launched(*STUDENT, "--out", tmp_path))
     assert contents(tmp_path) == contents(alone)
     assert len((tmp_path / "student" / "results.jsonl").read_text().splitlines()) == IMAGES
 
 
-def test_a_killed_run_continues_to_the_same_bytes(alone, tmp_path):
+def test_a_killed_run_continues_to_the_same_bytes(start, alone, tmp_path):
     process = start(*STUDENT, "--out", tmp_path)
     deadline = time.monotonic() + 600
     while not (made := list(tmp_path.rglob("*.png"))) and process.poll() is None and time.monotonic() < deadline:
@@ -74,7 +75,7 @@ def test_a_killed_run_continues_to_the_same_bytes(alone, tmp_path):
     assert contents(tmp_path) == contents(alone)
 
 
-def test_a_folder_of_the_same_images_is_judged_the_same(alone, tmp_path):
+def test_a_folder_of_the_same_images_is_judged_the_same(start, alone, tmp_path):
     finish(start(*GENEVAL, "--images", alone / "student" / "images", "--out", tmp_path))
     judged = (tmp_path / "results.jsonl").read_bytes()
     assert judged == (alone / "student" / "results.jsonl").read_bytes()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from warm_python import free_port
 
 from fpd_train.errors import Exit
 
@@ -99,10 +100,8 @@ def test_a_frozen_rank_is_named_and_the_job_ends(launch, config):
 
 def test_stop_signals_work_while_the_ranks_have_not_met(launch, config):
     """Rank 1 never comes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    lonely = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    lonely = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    lonely["MASTER_PORT"] = str(free_port())
     process = launch(wait=False, environment=lonely)
     wait_for(Path(config["output"]) / "run.lock", process)
     time.sleep(4)  # into the meeting, where Python runs no handler
