@@ -93,7 +93,7 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     @classmethod
     def _get_compatibles(cls) -> list[type]:
         """What `compatibles` lists: diffusers looks for names of its own alone."""
-        kinds: list[type] = DiscreteScheduler.__subclasses__()
+        kinds = DiscreteScheduler.__subclasses__()
         return [*kinds, *(more for kind in kinds for more in kind.__subclasses__())]
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:

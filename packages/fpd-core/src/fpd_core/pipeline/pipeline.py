@@ -25,13 +25,13 @@ class FpdPipeline(DiffusionPipeline):
         scheduler: any of `fpd_core.pipeline.schedulers`; by default what samples as the student was exported.
     """
 
-    model_cpu_offload_seq = "student"
+    model_cpu_offload_seq = "student"  # type: ignore[assignment]  # None there, for subclasses to set
     student: StudentModel
     scheduler: DiscreteScheduler
 
     def __init__(self, student: StudentModel, scheduler: DiscreteScheduler) -> None:
         super().__init__()
-        self.register_modules(student=student, scheduler=scheduler)
+        self.register_modules(student=student, scheduler=scheduler)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, generator: Generator) -> "FpdPipeline":
