@@ -52,7 +52,8 @@ def parts_of(teacher: TeacherConfig) -> list[Part]:
 
 
 def _of_folder(folder: Path) -> Part:
-    licence = _parsed(read_card(folder), folder).data.license
+    front: Any = _parsed(read_card(folder), folder).data
+    licence = front.license
     return Part("teacher", str(folder), licence or UNKNOWN, licence or OTHER)
 
 
@@ -135,15 +136,16 @@ def write_results(folder: Path, title: str, results: Sequence[EvalResult], table
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{shown(folder)} is not a weight folder: {shown(folder / CONFIG)} does not exist")
     card = _parsed(read_card(folder), folder)
-    kept = {_measured(result): result for result in [*(card.data.eval_results or []), *results]}
-    card.data.eval_results = list(kept.values())
-    card.data.model_name = card.data.model_name or folder.resolve().parent.name
+    front: Any = card.data
+    kept = {_measured(result): result for result in [*(front.eval_results or []), *results]}
+    front.eval_results = list(kept.values())
+    front.model_name = front.model_name or folder.resolve().parent.name
     begin, end = f"<!-- {title} -->", f"<!-- end of {title} -->"
     section = f"{begin}\n## {title}\n\n{table.strip()}\n{end}"
     old = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     body = card.text.strip("\n")
     body = old.sub(lambda _: section, body) if old.search(body) else f"{body}\n\n{section}"
-    write_text(folder / CARD, f"---\n{card.data.to_yaml()}\n---\n\n{body}\n")
+    write_text(folder / CARD, f"---\n{front.to_yaml()}\n---\n\n{body}\n")
 
 
 def _measured(result: EvalResult) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
+from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from fpd_core.rivals.dimo import draw_probabilities
@@ -20,7 +20,7 @@ from fpd_core.teachers import SamplerConfig
 
 
 @dataclass
-class DiscreteSchedulerOutput(BaseOutput):  # type: ignore[misc]  # diffusers is untyped
+class DiscreteSchedulerOutput(BaseOutput):
     """What a step made.
 
     Attributes:
@@ -86,21 +86,19 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
                 "multiplier": multiplier,
             }
         )
-        self.set_timesteps(num_inference_steps)
+        self.mask_token_id, self.init_mask_ratio, self.top_p = mask_token_id, init_mask_ratio, top_p
+        self.own_steps = num_inference_steps
+        self.set_timesteps()
 
     @classmethod
     def _get_compatibles(cls) -> list[type]:
         """What `compatibles` lists: diffusers looks for names of its own alone."""
-        kinds: list[type] = DiscreteScheduler.__subclasses__()
+        kinds = DiscreteScheduler.__subclasses__()
         return [*kinds, *(more for kind in kinds for more in kind.__subclasses__())]
-
-    @property
-    def mask_token_id(self) -> int:
-        return int(self.config.mask_token_id)
 
     def set_timesteps(self, num_inference_steps: int | None = None, device: torch.device | str | None = None) -> None:
         """`timesteps` 1, 1 - 1/N, ..., 1/N. Raises ValueError: N is not positive."""
-        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        steps = self.own_steps if num_inference_steps is None else num_inference_steps
         if steps < 1:
             raise ValueError(f"num_inference_steps must be positive, got {steps}")
         self.num_inference_steps = steps
@@ -140,8 +138,8 @@ class DiscreteScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if k == 0:
             self._begin(sample, generator)
         logits = self.sampler.tempered(model_output, k, self.num_inference_steps)
-        if self.config.top_p < 1:
-            logits = draw_probabilities(logits, top_p=self.config.top_p).log()
+        if self.top_p < 1:
+            logits = draw_probabilities(logits, top_p=self.top_p).log()
         heat = self._heat(k)
         drawn = draw(logits, heat, generator)
         prev_sample = self._kept(k, logits, drawn, sample, generator)

@@ -5,9 +5,8 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from fpd_core.conditioning import Condition
@@ -18,7 +17,7 @@ from fpd_core.pipeline.student_model import StudentModel
 from fpd_core.pipeline_files import SCHEDULERS, scheduler_config
 
 
-class FpdPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is untyped
+class FpdPipeline(DiffusionPipeline):
     """Class labels or prompts -> images, in one step or a few.
 
     Attributes:
@@ -26,11 +25,13 @@ class FpdPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is unty
         scheduler: any of `fpd_core.pipeline.schedulers`; by default what samples as the student was exported.
     """
 
-    model_cpu_offload_seq = "student"
+    model_cpu_offload_seq = "student"  # type: ignore[assignment]  # None there, for subclasses to set
+    student: StudentModel
+    scheduler: DiscreteScheduler
 
     def __init__(self, student: StudentModel, scheduler: DiscreteScheduler) -> None:
         super().__init__()
-        self.register_modules(student=student, scheduler=scheduler)
+        self.register_modules(student=student, scheduler=scheduler)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, generator: Generator) -> "FpdPipeline":
@@ -117,6 +118,6 @@ class FpdPipeline(DiffusionPipeline):  # type: ignore[misc]  # diffusers is unty
                 own = student.generation.guidance_at(scheduler.progress(t))
                 scale = own if guidance_scale is None else guidance_scale
                 logits = student.guided_logits(sample, condition, scale, generator)
-                sample = scheduler.step(logits, t, sample, generator=generator).prev_sample
+                sample = scheduler.step(logits, t, sample, generator=generator, return_dict=False)[0]
                 bar.update()
         return sample

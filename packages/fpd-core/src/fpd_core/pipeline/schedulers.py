@@ -22,7 +22,7 @@ class OneStepScheduler(DiscreteScheduler):
         self, batch: int, length: int, codebook_size: int, generator: torch.Generator | None, device: torch.device
     ) -> Tensor:
         """z_init (eq. 1)."""
-        share = self.config.init_mask_ratio
+        share = self.init_mask_ratio
         return initial_tokens(batch, length, codebook_size, self.mask_token_id, share, generator, device)
 
     def _kept(self, k: int, logits: Tensor, drawn: Tensor, sample: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -30,7 +30,7 @@ class OneStepScheduler(DiscreteScheduler):
         if k + 1 == self.num_inference_steps:
             return tokens
         done = torch.tensor((k + 1) / self.num_inference_steps, dtype=torch.float64)
-        share = self.config.init_mask_ratio * float(mask_ratio(done, "arccos"))
+        share = self.init_mask_ratio * float(mask_ratio(done, "arccos"))
         return remask(tokens, share, self.mask_token_id, generator)[0]
 
 
@@ -86,7 +86,7 @@ class SourceScheduler(DiscreteScheduler):
         """x⁰ of ReDi; the noise on the rankings of all steps is drawn here."""
         codes = torch.randint(codebook_size, (batch, length), generator=generator, device=device)
         uniform = torch.rand(batch, length, generator=generator, device=device)
-        source = source_tokens(codes, uniform, self.mask_token_id, self.config.init_mask_ratio)
+        source = source_tokens(codes, uniform, self.mask_token_id, self.init_mask_ratio)
         self._draw_noise(source, generator)
         return source
 
