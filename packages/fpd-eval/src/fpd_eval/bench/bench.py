@@ -80,6 +80,10 @@ class Bench:
         """Names of the extractors that the metrics read."""
         return sorted({one for name in self.metrics for one in METRICS[name].extractors_of(self.protocol)})
 
+    def require_weights(self) -> None:
+        """Raises CheckpointError: weights of extractors are absent; all are named, and none is opened."""
+        require_weights(self.wanted, self.place.weights or {})
+
     @cached_property
     def seen(self) -> Outputs:
         """The real images by extractor, where statistics do not suffice; {} on other ranks. Collective."""
@@ -113,7 +117,6 @@ def open_bench(
 
     Raises:
         ValueError: a reference is absent or damaged, or does not suffice for any metric or for one in `only`.
-        CheckpointError: weights of an extractor are absent; none is opened yet.
     """
     paths = references or ([protocol.reference] if protocol.reference else [])
     labels = None if references else protocol.reference_labels
@@ -128,9 +131,7 @@ def open_bench(
             f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
         )
     _require_subsets(protocol, names, against)
-    bench = Bench(protocol, names, against, place, lacks)
-    require_weights(bench.wanted, place.weights or {})
-    return bench
+    return Bench(protocol, names, against, place, lacks)
 
 
 def _require_subsets(protocol: MetricProtocol, names: Sequence[MetricName], against: Reference) -> None:

@@ -137,3 +137,4 @@ def show(found: "MetricResult", as_json: bool, *, groups: Mapping[str, int] = {}
         table.add_row(name, f"{value:.4f}", f"{spread[name]:.4f}" if name in spread else "")
     console.print(table)
     console.print(f"comparable with {found.protocol.source}", markup=False, highlight=False)
+    console.print(found.machine.sentence(), markup=False, highlight=False, style="dim")

@@ -185,6 +185,8 @@ def _compare(
     place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
     is_measured = bool(comparison.students or kinds)
     bench = open_bench(protocol, place, references=references) if is_measured else None
+    if bench is not None:
+        bench.require_weights()
     measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(where))
     if measured:
         opened_device(device)
@@ -221,4 +223,5 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")
+    console.print(results.machine.sentence(), markup=False, highlight=False, style="dim")
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -125,8 +125,10 @@ def geneval(
             device=device,
             out=out,
         )
-        opened_device(device)
+        where = opened_device(device)
         _show(fulfil(request, track=bars(Console(stderr=True))), as_json=as_json)
+        if not as_json:
+            print(f"device: {where}")
 
 
 def _options(assignments: Sequence[str]) -> dict[str, str]:

@@ -91,9 +91,11 @@ def metrics(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
+            bench.require_weights()
             kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
-            errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
+            if errors.is_terminal:
+                errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
             seen = generator.encoders if generator else None
             own_judge = is_judged_by_its_loss(seen, bench)
             if save_images is not None:
@@ -180,5 +182,6 @@ def _show(result: "MetricResult", *, as_json: bool) -> None:
     console.print(table)
     against = f"against {result.reference}" if result.reference else "without reference"
     console.print(f"{result.num_images} images {against}; follows {protocol.source}", markup=False, highlight=False)
+    console.print(result.machine.sentence(), markup=False, highlight=False, style="dim")
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)

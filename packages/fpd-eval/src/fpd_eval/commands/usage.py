@@ -22,13 +22,18 @@ AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory 
 
 
 def opened_device(name: str) -> "torch.device":
-    """The device that `--device` names, said to the person who waits. Raises ConfigError: it is not there."""
+    """The device that `--device` names, said to whoever waits at a terminal; results say it again to everybody.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     from rich.console import Console
 
     from fpd_core.devices import device_called, in_words
 
-    device = device_called(name)
-    Console(stderr=True).print(f"device: {in_words(device)}", markup=False, highlight=False, soft_wrap=True)
+    device, console = device_called(name), Console(stderr=True)
+    if console.is_terminal:
+        console.print(f"device: {in_words(device)}", markup=False, highlight=False, soft_wrap=True)
     return device
 
 
