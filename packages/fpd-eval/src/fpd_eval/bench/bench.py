@@ -14,9 +14,9 @@ from fpd_eval.bench.battery import by_encoder, halves, with_ratios
 from fpd_eval.bench.features import Outputs, features
 from fpd_eval.bench.references import Reference, open_reference
 from fpd_eval.bench.registry import METRICS, Side, Values
+from fpd_eval.bench.subsets import require_subsets
 from fpd_eval.bench.values import measured
 from fpd_eval.extractors import Extractor, load_extractor
-from fpd_eval.extractors.weights import require_weights
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.protocols import MetricName, MetricProtocol
 from fpd_eval.runtime.cache import Cache
@@ -80,10 +80,6 @@ class Bench:
         """Names of the extractors that the metrics read."""
         return sorted({one for name in self.metrics for one in METRICS[name].extractors_of(self.protocol)})
 
-    def require_weights(self) -> None:
-        """Raises CheckpointError: weights of extractors are absent; all are named, and none is opened."""
-        require_weights(self.wanted, self.place.weights or {})
-
     @cached_property
     def seen(self) -> Outputs:
         """The real images by extractor, where statistics do not suffice; {} on other ranks. Collective."""
@@ -130,19 +126,8 @@ def open_bench(
             f"protocol {protocol.name!r} splits the real images in two halves of {protocol.num_images}, "
             f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
         )
-    _require_subsets(protocol, names, against)
+    require_subsets(protocol, names, against)
     return Bench(protocol, names, against, place, lacks)
-
-
-def _require_subsets(protocol: MetricProtocol, names: Sequence[MetricName], against: Reference) -> None:
-    """Raises ValueError: fewer images than KID takes the mean over."""
-    real = against.images.count if against.images else protocol.num_images
-    if "kid" in names and (least := min(protocol.num_images, real)) < protocol.kid_subset_size:
-        others = " ".join(f"--only {name}" for name in names if name != "kid")
-        raise ValueError(
-            f"KID is a mean over subsets of {protocol.kid_subset_size} images, and here are {least}; measure at least "
-            f"{protocol.kid_subset_size} with --num-images, or leave KID out: {others}"
-        )
 
 
 def feasible(protocol: MetricProtocol, reference: Reference) -> tuple[list[MetricName], list[str]]:

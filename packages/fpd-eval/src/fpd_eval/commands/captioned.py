@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of, opened_device, require_images
+from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of, look_first, opened_device, require_images
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +88,7 @@ def measure(
     """The numbers of images called as the captions of a file, of `max_images` at most; a system makes what lacks."""
     from rich.console import Console
 
-    from fpd_core.devices import require_driver
-
-    require_driver(device)
+    look_first(device)
     require_images(images, made_here=system is not None)
 
     from fpd_eval.extractors.weights import locate

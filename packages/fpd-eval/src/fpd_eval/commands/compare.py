@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands import usage
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, opened_device, user_errors
+from fpd_eval.commands.usage import CACHE, CacheOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,13 +73,9 @@ def compare(
     --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
     """
     with user_errors():
-        from fpd_core.devices import require_driver
-        from fpd_core.preflight import require_writable
-
-        require_driver(device)
         ckpt = ckpt or []
         folder = out or (_named(ckpt[0])[1][0].parent if ckpt else Path()) / "report"
-        require_writable(folder)
+        usage.look_first(device, folder)
 
         from fpd_eval.report.entrants import Comparison
 
@@ -169,9 +166,9 @@ def _compare(
 ) -> "Results":
     from rich.console import Console
 
-    from fpd_core.devices import device_called
     from fpd_eval.bench.bench import Place, open_bench
     from fpd_eval.bench.curves import METRICS, read_curves
+    from fpd_eval.extractors.required import require_weights
     from fpd_eval.report.comparison import compare, read_kinds
     from fpd_eval.report.entrants import entrants
     from fpd_eval.runtime.cache import Cache
@@ -180,17 +177,13 @@ def _compare(
     beside = comparison.students[0].folders[0].parent if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
-    where = device_called(device)
     kinds, judged = read_kinds(comparison)
-    place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
-    is_measured = bool(comparison.students or kinds)
-    bench = open_bench(protocol, place, references=references) if is_measured else None
+    place = Place(Cache(cache_dir), usage.opened_device(device), bars(Console(stderr=True)))
+    bench = open_bench(protocol, place, references=references) if comparison.students or kinds else None
     if bench is not None:
-        bench.require_weights()
-    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(where))
-    if measured:
-        opened_device(device)
-    return compare(measured, bench, judged=judged, device=str(where), curves=curves)
+        require_weights(bench.wanted, {})
+    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(place.device))
+    return compare(measured, bench, judged=judged, device=str(place.device), curves=curves)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.commands.usage import DeviceOption, JsonOption, batch_size_of, given, opened_device, user_errors
+from fpd_eval.commands.usage import (
+    DeviceOption,
+    JsonOption,
+    batch_size_of,
+    given,
+    look_first,
+    opened_device,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,16 +93,11 @@ def geneval(
     with user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import require_driver
-        from fpd_core.preflight import require_student, require_writable
         from fpd_eval.geneval.files import require_judges
 
-        require_driver(device)
-        if ckpt is not None:
-            require_student(ckpt)
         beside = ckpt or images
         place = out or (beside.resolve().parent / "geneval" if beside else Path("geneval"))
-        require_writable(place)
+        look_first(device, place)
         if detections is None and not any(place.glob("*/detections")):
             require_judges(suite, detector_weights, clip_weights)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, battery_of
-from fpd_eval.commands.usage import CACHE, JsonOption, batch_size_of, given, user_errors
+from fpd_eval.commands.usage import CACHE, JsonOption, batch_size_of, given, look_first, user_errors
 
 if TYPE_CHECKING:
     import torch
@@ -56,17 +56,13 @@ def metrics(
     with user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import device_called, in_words, require_driver
-        from fpd_core.preflight import require_student, require_writable
+        from fpd_core.devices import device_called, in_words
 
-        require_driver(device)
-        if ckpt is not None:
-            require_student(ckpt)
-        if save_images is not None:
-            require_writable(save_images)
+        look_first(device, save_images)
 
         from fpd_eval.bench.battery import OWN_JUDGE, is_judged_by_its_loss
         from fpd_eval.bench.bench import Place, measure_images, open_bench
+        from fpd_eval.extractors.required import require_weights
         from fpd_eval.images.image_files import saved_images
         from fpd_eval.protocols import MetricProtocol, protocol_called
         from fpd_eval.runtime.cache import Cache
@@ -91,7 +87,7 @@ def metrics(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
-            bench.require_weights()
+            require_weights(bench.wanted, place.weights or {})
             kinds = _kinds(ckpt, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
             if errors.is_terminal:

@@ -21,6 +21,22 @@ CACHE = Path(".cache/fpd-eval")
 AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
 
 
+def look_first(device: str, *folders: Path | None) -> None:
+    """Before anything is imported that takes seconds: is there a driver, can the folders be written?
+
+    Raises:
+        ConfigError: `device` is a GPU and there is no driver.
+        ValueError: a folder cannot be written.
+    """
+    from fpd_core.devices import require_driver
+    from fpd_core.preflight import require_writable
+
+    require_driver(device)
+    for folder in folders:
+        if folder is not None:
+            require_writable(folder)
+
+
 def opened_device(name: str) -> "torch.device":
     """The device that `--device` names, said to whoever waits at a terminal; results say it again to everybody.
 
