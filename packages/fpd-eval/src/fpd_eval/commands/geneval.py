@@ -93,13 +93,9 @@ def geneval(
     with user_errors():
         from rich.console import Console
 
-        from fpd_eval.geneval.files import require_judges
-
         beside = ckpt or images
         place = out or (beside.resolve().parent / "geneval" if beside else Path("geneval"))
         look_first(device, place)
-        if detections is None and not any(place.glob("*/detections")):
-            require_judges(suite, detector_weights, clip_weights)
 
         from fpd_eval.geneval.request import Request, fulfil
         from fpd_eval.runtime.progress import bars
