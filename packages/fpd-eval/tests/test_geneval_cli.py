@@ -184,7 +184,7 @@ def test_a_student_and_its_teacher_are_generated_and_scored(run, world, quick):
 
 
 def test_missing_judges_are_said_before_an_image_is_made(run, world):
-    code, out, err = run("--ckpt", "run/student", "--detector-weights", "gone.pth")
+    code, _, err = run("--ckpt", "run/student", "--detector-weights", "gone.pth")
     assert code == 2
     assert "gone.pth does not exist; get Mask2Former" in err
     assert "vit_large_patch14_clip_224.openai.safetensors does not exist" in err

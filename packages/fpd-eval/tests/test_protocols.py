@@ -225,7 +225,7 @@ def test_results_are_plain_json_with_the_whole_protocol(files, extractor):
 def test_kid_says_how_many_images_it_needs():
     protocol = protocol_called("small").without_classes().model_copy(update={"num_images": 200})
     nothing = open_reference([], 16)
-    with pytest.raises(ValueError, match="KID is a mean over subsets of 1000 images, and here are 200; .* --only is$"):
+    with pytest.raises(ValueError, match=r"subsets of 1000 images, and here are 200; .* --only is$"):
         require_subsets(protocol, ["is", "kid"], nothing)
     require_subsets(protocol, ["is"], nothing)
     require_subsets(protocol.model_copy(update={"num_images": 1000}), ["kid"], nothing)
