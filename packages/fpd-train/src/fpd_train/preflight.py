@@ -55,7 +55,8 @@ def require_ready(config: TrainConfig) -> None:
 def weight_files(config: TrainConfig) -> list[RequiredFile]:
     """Published files the run opens; none for methods that open none."""
     files = getattr(config.method, "required_files", None)
-    return files() if files else []
+    found: list[RequiredFile] = files() if files else []
+    return found
 
 
 def weight_folders(section: Config) -> Iterator[Path]:
