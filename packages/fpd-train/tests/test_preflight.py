@@ -200,6 +200,7 @@ def test_the_kept_schema_is_the_current_one():
     assert json.loads(schema_text()) == json.loads(current_schema()), f"fpd-train schema --current > .../{FILE}"
 
 
+@pytest.mark.distributed
 def test_the_smaller_way_trains_and_resumes(launch, config):
     less = {
         "method": config["method"] | {"teacher_precision": "bfloat16"},
