@@ -113,7 +113,12 @@ OPENERS = {
 BOUNDARY = {
     *("untrusted", "containers.py", "checkpoints.py"),  # of fpd-core
     *("checkpointing.py", "engine.py"),  # checkpoints, behind their manifest
-    *("run_folder.py", "runlog.py", "watchdog.py", "reproduce"),  # what the run itself or its children wrote, and messages between its ranks
+    *(
+        "run_folder.py",
+        "runlog.py",
+        "watchdog.py",
+        "reproduce",
+    ),  # what the run itself or its children wrote, and messages between its ranks
 }
 
 

@@ -10,7 +10,7 @@ from fpd_core import load_generator
 from fpd_core.config import ConfigError
 from fpd_core.devices import device_called, require_driver
 from fpd_core.places import beside, bundled
-from fpd_core.preflight import require_student, require_writable
+from fpd_core.preflight import require_writable
 from fpd_core.track import lines
 
 REPO = Path(__file__).resolve().parents[3]
@@ -64,12 +64,6 @@ def test_folders_are_tried_and_left_as_they_were(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is a file"):
         require_writable(tmp_path / "file" / "b")
-
-
-def test_students_are_known_by_their_files(tmp_path):
-    with pytest.raises(ValueError, match=r"config\.json does not exist"):
-        require_student(tmp_path)
-    require_student(REPO / "assets/fashion/student")
 
 
 def test_without_a_terminal_there_is_a_line_every_half_minute():

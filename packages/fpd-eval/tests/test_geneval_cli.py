@@ -183,6 +183,25 @@ def test_a_student_and_its_teacher_are_generated_and_scored(run, world, quick):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_missing_judges_are_said_before_an_image_is_made(run, world):
+    code, _, err = run("--ckpt", "run/student", "--detector-weights", "gone.pth")
+    assert code == 2
+    assert "gone.pth does not exist; get Mask2Former" in err
+    assert "vit_large_patch14_clip_224.openai.safetensors does not exist" in err
+    assert not (world / "run" / "geneval").exists()
+
+
+def test_a_page_of_two_tasks_says_so(run, world):
+    colored = next(record for record in make_prompts() if record["tag"] == "colors")
+    write_images(world / "pictures", [make_prompts()[0], colored])
+    options = ("--samples", 1, "--allow-partial", "--clip-weights", "clip.pt")
+    assert run("--images", world / "pictures", *options)[0] == 0
+    page = (world / "pictures-geneval" / "index.html").read_text()
+    assert "Partial: 2 of 553 prompts, 2 of 553 images, 2 of 6 tasks." in page
+    assert "Mean of these 2 tasks, no overall score" in page
+    assert "Overall" not in page
+
+
 def test_images_of_a_prompt_differ_and_repeat(run, world, quick):
     run("--ckpt", "run/student", "--samples", 2, "--clip-weights", "clip.pt")
     samples = world / "run" / "geneval" / "student" / "images" / "00001" / "samples"

@@ -13,6 +13,7 @@ from torch_fidelity.metric_isc import isc_features_to_metric
 from fpd_core.config import ConfigError
 from fpd_eval.bench.bench import Bench, Place, feasible, measure_images
 from fpd_eval.bench.references import open_reference
+from fpd_eval.bench.subsets import require_subsets
 from fpd_eval.images.image_files import npz_images
 from fpd_eval.images.image_set import to_uint8
 from fpd_eval.metrics import frechet_distance, inception_score
@@ -219,3 +220,12 @@ def test_results_are_plain_json_with_the_whole_protocol(files, extractor):
     assert stored["protocol"]["features"] == "inception_tensorflow"
     assert stored["num_images"] == 40
     assert stored["num_reference"] == 30
+
+
+def test_kid_says_how_many_images_it_needs():
+    protocol = protocol_called("small").without_classes().model_copy(update={"num_images": 200})
+    nothing = open_reference([], 16)
+    with pytest.raises(ValueError, match=r"subsets of 1000 images, and here are 200; .* --only is$"):
+        require_subsets(protocol, ["is", "kid"], nothing)
+    require_subsets(protocol, ["is"], nothing)
+    require_subsets(protocol.model_copy(update={"num_images": 1000}), ["kid"], nothing)

@@ -101,11 +101,11 @@ def with_distances(results, *values):
     [
         (
             9.0,
-            "has FD (classifier) 9.00, no higher than the teacher's at any step count (its lowest: 10.00 in 8 steps)",
+            "no higher than the teacher's at any step count (its lowest: 10.00 in 8 steps)",
         ),
         (
             25.0,
-            "has FD (classifier) 25.00, no higher than the teacher's in 1 step, above its lowest, 10.00 in 8 steps",
+            "no higher than the teacher's in 1 step, above its lowest, 10.00 in 8 steps",
         ),
         (41.0, "above the teacher's at every step count (its lowest: 10.00 in 8 steps)"),
     ],

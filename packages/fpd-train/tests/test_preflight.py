@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from fpd_core import load_generator
 from fpd_core.config import CheckpointError, ConfigError
+from fpd_core.places import bundled
 from fpd_core.weights import WEIGHT_FILES
 from fpd_train.cli import app
 from fpd_train.config import load_config
 from fpd_train.ema import Ema, EmaConfig
 from fpd_train.errors import DataError
 from fpd_train.memory import by_part, estimate, published_sizes
-from fpd_train.preflight import check_first, require_ready
+from fpd_train.preflight import check_first, require_ready, weight_folders
 from fpd_train.schema import FILE, current_schema, schema_text
 from fpd_train.second_moment import SecondMomentAdamW
 
@@ -199,6 +200,7 @@ def test_the_kept_schema_is_the_current_one():
     assert json.loads(schema_text()) == json.loads(current_schema()), f"fpd-train schema --current > .../{FILE}"
 
 
+@pytest.mark.distributed
 def test_the_smaller_way_trains_and_resumes(launch, config):
     less = {
         "method": config["method"] | {"teacher_precision": "bfloat16"},
@@ -213,3 +215,11 @@ def test_the_smaller_way_trains_and_resumes(launch, config):
     assert "resuming" in output
     student = load_generator(Path(config["output"]) / "student")
     assert student.generate([0, 1], seed=0).isfinite().all()
+
+
+def test_the_shipped_runs_of_the_bundled_worlds_need_nothing_but_shards():
+    configs = Path(__file__).resolve().parents[3] / "configs"
+    for name in ("fashion", "scenes", "scenes-judge", "scenes-teacher", "scenes-text", "fashion-gan"):
+        loaded = load_config(configs / f"{name}.json")
+        for folder in weight_folders(loaded.method):
+            assert (bundled(folder) / "config.json").is_file(), (name, folder)

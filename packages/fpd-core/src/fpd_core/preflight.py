@@ -16,10 +16,3 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ValueError(f"cannot write to {folder}: {error.strerror}") from None
-
-
-def require_student(folder: Path) -> None:
-    """Raises ValueError: `folder` is not an exported student's, by its file names."""
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder} is not a weight folder: {folder / name} does not exist")

@@ -55,15 +55,18 @@ def require_ready(config: TrainConfig) -> None:
 def weight_files(config: TrainConfig) -> list[RequiredFile]:
     """Published files the run opens; none for methods that open none."""
     files = getattr(config.method, "required_files", None)
-    return files() if files else []
+    found: list[RequiredFile] = files() if files else []
+    return found
 
 
 def weight_folders(section: Config) -> Iterator[Path]:
-    """Folders of networks in a section and the sections in it: paths that do not end as files do."""
-    for _, value in section:
+    """Folders of networks in a section and the sections in it: paths that do not end as files do. Sprites are none."""
+    for name, value in section:
         if isinstance(value, Config):
             yield from weight_folders(value)
-        elif isinstance(value, Path) and not value.suffix and not getattr(section, "weights", None):
+        elif (
+            isinstance(value, Path) and name != "sprites" and not value.suffix and not getattr(section, "weights", None)
+        ):
             yield value
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -14,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import save_image
 
 from fpd_core import atomic
+from fpd_core.track import LINE_SECONDS
 
 METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
@@ -41,6 +43,7 @@ class RunLog:
         self._console = Console(stderr=True)
         self._board: SummaryWriter | None = None
         self._progress_shown = ""
+        self._said = time.monotonic()
         if not active:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,10 @@ class RunLog:
         *,
         write: bool,
     ) -> None:
-        """Advance the bar; with `write`, append the numbers of this step, and those measured after it, to the logs."""
+        """Advance the bar; without a terminal say a line, every half minute at least.
+
+        With `write`, append the numbers of this step, and those measured after it, to the logs.
+        """
         if not self._active:
             return
         if progress := [f"{value:.3g}" for key, value in measured.items() if key.startswith(PROGRESS)]:
@@ -98,14 +104,16 @@ class RunLog:
         numbers = {**numbers, **measured}
         rate = numbers["images_per_second"]
         self._progress.update(self._task, completed=step, numbers=f"{shown}  {rate:.0f} img/s")
+        now = time.monotonic()
+        if not self._console.is_terminal and (write or now - self._said >= LINE_SECONDS):
+            self._said = now
+            self._console.print(f"step {step}  {shown}  {rate:.0f} img/s", highlight=False, soft_wrap=True)
         if not write:
             return
         record = {"step": step, "images_seen": images_seen, **{k: round(v, 8) for k, v in numbers.items()}}
         self._writing(lambda: _append(self._metrics, json.dumps(record) + "\n"))
         for key, value in numbers.items():
             self._draw(lambda board: board.add_scalar(key, value, step))  # noqa: B023  (called at once)
-        if not self._console.is_terminal:
-            self._console.print(f"step {step}  {shown}  {rate:.0f} img/s", highlight=False, soft_wrap=True)
 
     def grid(self, step: int, images: Tensor) -> None:
         """Save a sample grid [N, 3, H, W] in [0, 1]."""

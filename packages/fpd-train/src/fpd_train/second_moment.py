@@ -1,6 +1,6 @@
 """AdamW without its first average: one float32 copy of the weights less."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ class SecondMomentAdamW(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": lr, "beta2": beta2, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:

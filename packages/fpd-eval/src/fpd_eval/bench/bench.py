@@ -14,9 +14,9 @@ from fpd_eval.bench.battery import by_encoder, halves, with_ratios
 from fpd_eval.bench.features import Outputs, features
 from fpd_eval.bench.references import Reference, open_reference
 from fpd_eval.bench.registry import METRICS, Side, Values
+from fpd_eval.bench.subsets import require_subsets
 from fpd_eval.bench.values import measured
 from fpd_eval.extractors import Extractor, load_extractor
-from fpd_eval.extractors.weights import require_weights
 from fpd_eval.images.image_set import ImageSet
 from fpd_eval.protocols import MetricName, MetricProtocol
 from fpd_eval.runtime.cache import Cache
@@ -113,7 +113,6 @@ def open_bench(
 
     Raises:
         ValueError: a reference is absent or damaged, or does not suffice for any metric or for one in `only`.
-        CheckpointError: weights of an extractor are absent; none is opened yet.
     """
     paths = references or ([protocol.reference] if protocol.reference else [])
     labels = None if references else protocol.reference_labels
@@ -127,21 +126,8 @@ def open_bench(
             f"protocol {protocol.name!r} splits the real images in two halves of {protocol.num_images}, "
             f"{against.title} holds {against.images.count}; measure fewer with --num-images {against.images.count // 2}"
         )
-    _require_subsets(protocol, names, against)
-    bench = Bench(protocol, names, against, place, lacks)
-    require_weights(bench.wanted, place.weights or {})
-    return bench
-
-
-def _require_subsets(protocol: MetricProtocol, names: Sequence[MetricName], against: Reference) -> None:
-    """Raises ValueError: fewer images than KID takes the mean over."""
-    real = against.images.count if against.images else protocol.num_images
-    if "kid" in names and (least := min(protocol.num_images, real)) < protocol.kid_subset_size:
-        others = " ".join(f"--only {name}" for name in names if name != "kid")
-        raise ValueError(
-            f"KID is a mean over subsets of {protocol.kid_subset_size} images, and here are {least}; measure at least "
-            f"{protocol.kid_subset_size} with --num-images, or leave KID out: {others}"
-        )
+    require_subsets(protocol, names, against)
+    return Bench(protocol, names, against, place, lacks)
 
 
 def feasible(protocol: MetricProtocol, reference: Reference) -> tuple[list[MetricName], list[str]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of, opened_device, require_images
+from fpd_eval.commands.usage import AUTO_BATCH, batch_size_of, look_first, opened_device, require_images
 
 if TYPE_CHECKING:
     import torch
@@ -88,9 +88,7 @@ def measure(
     """The numbers of images called as the captions of a file, of `max_images` at most; a system makes what lacks."""
     from rich.console import Console
 
-    from fpd_core.devices import require_driver
-
-    require_driver(device)
+    look_first(device)
     require_images(images, made_here=system is not None)
 
     from fpd_eval.extractors.weights import locate
@@ -137,3 +135,4 @@ def show(found: "MetricResult", as_json: bool, *, groups: Mapping[str, int] = {}
         table.add_row(name, f"{value:.4f}", f"{spread[name]:.4f}" if name in spread else "")
     console.print(table)
     console.print(f"comparable with {found.protocol.source}", markup=False, highlight=False)
+    console.print(found.machine.sentence(), markup=False, highlight=False, style="dim")

@@ -5,18 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fpd_eval.commands import usage
 from fpd_eval.commands.arguments import candidate, named_files, row_pair, system_files
 from fpd_eval.commands.protocols import EncoderOption, compared
-from fpd_eval.commands.usage import (
-    CACHE,
-    CacheOption,
-    CardOption,
-    DeviceOption,
-    JsonOption,
-    given,
-    opened_device,
-    user_errors,
-)
+from fpd_eval.commands.usage import CACHE, CacheOption, CardOption, DeviceOption, JsonOption, given, user_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,15 +80,12 @@ def compare(
     --ckpt brings a student, its teacher at each step count and the teacher's untrained one-step use.
     """
     with user_errors():
-        from fpd_core.devices import require_driver
-        from fpd_core.preflight import require_writable
         from fpd_eval.report.entrants import Comparison
 
-        require_driver(device)
         ckpt = ckpt or []
         students = [candidate(argument, alone=len(ckpt) == 1, write_card=write_card) for argument in ckpt]
         folder = out or (students[0].beside if students else Path()) / "report"
-        require_writable(folder)
+        usage.look_first(device, folder)
         comparison = given(
             Comparison,
             students=students,
@@ -151,9 +140,9 @@ def _compare(
 ) -> "Results":
     from rich.console import Console
 
-    from fpd_core.devices import device_called
     from fpd_eval.bench.bench import Place, open_bench
     from fpd_eval.bench.curves import METRICS, read_curves
+    from fpd_eval.extractors.required import require_weights
     from fpd_eval.report.comparison import compare, read_kinds
     from fpd_eval.report.entrants import entrants
     from fpd_eval.runtime.cache import Cache
@@ -162,15 +151,14 @@ def _compare(
     beside = comparison.students[0].beside if comparison.students else None
     run = run or (beside if beside and (beside / METRICS).is_file() else None)
     curves = read_curves(run) if run else ()
-    where = device_called(device)
     kinds, judged = read_kinds(comparison)
-    place = Place(Cache(cache_dir), where, bars(Console(stderr=True)))
-    is_measured = bool(comparison.students or kinds)
-    bench = open_bench(protocol, place, references=references) if is_measured else None
-    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(where))
-    if measured:
-        opened_device(device)
-    return compare(measured, bench, judged=judged, device=str(where), curves=curves, asked=comparison.pairs)
+    place = Place(Cache(cache_dir), usage.opened_device(device), bars(Console(stderr=True)))
+    bench = open_bench(protocol, place, references=references) if comparison.students or kinds else None
+    if bench is not None:
+        require_weights(bench.wanted, {})
+    measured = entrants(comparison, kinds, num_classes=len(protocol.class_names) or None, device=str(place.device))
+    where = str(place.device)
+    return compare(measured, bench, judged=judged, device=where, curves=curves, asked=comparison.pairs)
 
 
 def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
@@ -203,4 +191,5 @@ def _show(results: "Results", folder: Path, *, as_json: bool) -> None:
         console.print(printable(text), markup=False, highlight=False, style="dim")
     if results.protocol is not None:
         console.print(results.protocol.sentence(), markup=False, highlight=False, style="dim")
+    console.print(results.machine.sentence(), markup=False, highlight=False, style="dim")
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from fpd_eval.commands.usage import (
     JsonOption,
     batch_size_of,
     given,
+    look_first,
     opened_device,
     student_folder,
     user_errors,
@@ -96,19 +97,6 @@ def geneval(
     with user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import require_driver
-        from fpd_core.preflight import require_student, require_writable
-        from fpd_eval.geneval.files import require_judges
-
-        require_driver(device)
-        if ckpt is not None:
-            require_student(ckpt)
-        beside = ckpt or images
-        place = out or (beside.resolve().parent / "geneval" if beside else Path("geneval"))
-        require_writable(place)
-        if detections is None and not any(place.glob("*/detections")):
-            require_judges(suite, detector_weights, clip_weights)
-
         from fpd_eval.geneval.request import Request, fulfil
         from fpd_eval.runtime.progress import bars
 
@@ -117,6 +105,8 @@ def geneval(
         student = None if ckpt is None else student_folder(ckpt, write_card=write_card)
         if ckpt is not None and student != Path(ckpt):
             out = out or Path("geneval")  # not among the fetched files
+        beside = student or images
+        look_first(device, out or (beside.resolve().parent / "geneval" if beside else Path("geneval")))
         request = given(
             Request,
             suite=suite,
@@ -141,13 +131,15 @@ def geneval(
             device=device,
             out=out,
         )
-        opened_device(device)
+        where = opened_device(device)
         outcomes = fulfil(request, track=bars(Console(stderr=True)))
         if write_card and student is not None and outcomes:
             from fpd_eval.report.card import write_judged
 
             write_judged([outcome for _, outcome in outcomes], student)
         _show(outcomes, as_json=as_json)
+        if not as_json:
+            print(f"device: {where}")
 
 
 def _options(assignments: Sequence[str]) -> dict[str, str]:

@@ -32,9 +32,7 @@ def geneval2(
     with usage.user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import require_driver
-
-        require_driver(device)
+        usage.look_first(device)
 
         from fpd_eval.extractors.weights import locate
         from fpd_eval.geneval.second import read_answers, read_second_prompts, summarize_second

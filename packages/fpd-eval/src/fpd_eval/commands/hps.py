@@ -29,9 +29,7 @@ def hps(
     with usage.user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import require_driver
-
-        require_driver(device)
+        usage.look_first(device)
         usage.require_images(images, made_here=system is not None)
 
         from fpd_eval.extractors.weights import locate

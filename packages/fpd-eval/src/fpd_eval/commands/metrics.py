@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fpd_eval.commands.protocols import EncoderOption, battery_of
-from fpd_eval.commands.usage import CACHE, CardOption, JsonOption, batch_size_of, given, student_folder, user_errors
+from fpd_eval.commands.usage import (
+    CACHE,
+    CardOption,
+    JsonOption,
+    batch_size_of,
+    given,
+    look_first,
+    student_folder,
+    user_errors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -59,17 +68,13 @@ def metrics(
     with user_errors():
         from rich.console import Console
 
-        from fpd_core.devices import device_called, in_words, require_driver
-        from fpd_core.preflight import require_student, require_writable
+        from fpd_core.devices import device_called, in_words
 
-        require_driver(device)
-        if ckpt is not None:
-            require_student(ckpt)
-        if save_images is not None:
-            require_writable(save_images)
+        look_first(device, save_images)
 
         from fpd_eval.bench.battery import OWN_JUDGE, is_judged_by_its_loss
         from fpd_eval.bench.bench import Place, measure_images, open_bench
+        from fpd_eval.extractors.required import require_weights
         from fpd_eval.images.image_files import saved_images
         from fpd_eval.protocols import MetricProtocol, protocol_called
         from fpd_eval.runtime.cache import Cache
@@ -97,9 +102,11 @@ def metrics(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
+            require_weights(bench.wanted, place.weights or {})
             kinds = _kinds(student, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
             generator, measured = _source(chosen, kinds, images, where)
-            errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
+            if errors.is_terminal:
+                errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
             seen = generator.encoders if generator else None
             own_judge = is_judged_by_its_loss(seen, bench)
             if save_images is not None:
@@ -189,5 +196,6 @@ def _show(result: "MetricResult", *, as_json: bool) -> None:
     console.print(table)
     against = f"against {result.reference}" if result.reference else "without reference"
     console.print(f"{result.num_images} images {against}; follows {protocol.source}", markup=False, highlight=False)
+    console.print(result.machine.sentence(), markup=False, highlight=False, style="dim")
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)

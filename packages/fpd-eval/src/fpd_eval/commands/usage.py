@@ -24,14 +24,35 @@ CACHE = Path(".cache/fpd-eval")
 AUTO_BATCH = 32  # where `--batch-size auto` starts for the CLIP models; memory that runs out halves it
 
 
+def look_first(device: str, *folders: Path | None) -> None:
+    """Before anything is imported that takes seconds: is there a driver, can the folders be written?
+
+    Raises:
+        ConfigError: `device` is a GPU and there is no driver.
+        ValueError: a folder cannot be written.
+    """
+    from fpd_core.devices import require_driver
+    from fpd_core.preflight import require_writable
+
+    require_driver(device)
+    for folder in folders:
+        if folder is not None:
+            require_writable(folder)
+
+
 def opened_device(name: str) -> "torch.device":
-    """The device that `--device` names, said to the person who waits. Raises ConfigError: it is not there."""
+    """The device that `--device` names, said to whoever waits at a terminal; results say it again to everybody.
+
+    Raises:
+        ConfigError: it is not there.
+    """
     from rich.console import Console
 
     from fpd_core.devices import device_called, in_words
 
-    device = device_called(name)
-    Console(stderr=True).print(f"device: {in_words(device)}", markup=False, highlight=False, soft_wrap=True)
+    device, console = device_called(name), Console(stderr=True)
+    if console.is_terminal:
+        console.print(f"device: {in_words(device)}", markup=False, highlight=False, soft_wrap=True)
     return device
 
 

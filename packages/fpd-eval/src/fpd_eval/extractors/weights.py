@@ -3,7 +3,6 @@
 A metric that needs another file adds one line to `EVAL_WEIGHTS`; `fpd-eval doctor` lists them all.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,36 +183,6 @@ _OWN: dict[str, EvalWeight | str] = {
     ),
 }
 EVAL_WEIGHTS = Registry("fpd.eval_weights", "weight", _OWN, one_of(EvalWeight))
-
-
-# Extractor -> its entry above, where they are called differently; None is a network that comes with a package.
-WEIGHTS_OF = {
-    "classifier": "fashion_classifier",
-    "inception_tensorflow": "inception_torchscript",
-    "inception_clean": "inception_torchscript",
-    "inception_coco": "inception_fidelity",
-    "pixels": None,
-    "pixels_8x8": None,
-    "efficientnet_lite0": None,
-}
-
-
-def require_weights(extractors: Iterable[str], overrides: Mapping[str, Path]) -> None:
-    """Check that the files of all extractors are there before one is opened; `overrides` by extractor.
-
-    Raises:
-        CheckpointError: one or more are not; the message says where each is published.
-    """
-    lacks = []
-    for extractor in extractors:
-        name = WEIGHTS_OF.get(extractor, extractor)
-        if name in EVAL_WEIGHTS:
-            try:
-                locate(name, overrides.get(extractor))
-            except CheckpointError as error:
-                lacks.append(str(error))
-    if lacks:
-        raise CheckpointError("\n".join(dict.fromkeys(lacks)))
 
 
 def locate(name: str, override: Path | None = None) -> Path:

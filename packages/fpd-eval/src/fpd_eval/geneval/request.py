@@ -14,6 +14,7 @@ from fpd_core.config import Config, Flag, Guidance, Seed, Size, Steps
 from fpd_core.devices import device_called
 from fpd_core.places import beside
 from fpd_core.sampling import Sampler
+from fpd_eval.geneval.files import require_judges
 from fpd_eval.geneval.judge import judge_options
 from fpd_eval.geneval.outcome import Outcome
 from fpd_eval.geneval.preprocessing import Preprocessing
@@ -118,7 +119,10 @@ def _image_folders(
         yield images.name, images, request.out or images.with_name(f"{images.name}-geneval")
         return
     beside = request.ckpt.resolve().parent if request.ckpt else Path()
-    for kind in _kinds(request):
+    kinds = _kinds(request)
+    if not any((request.out or beside / "geneval").glob("*/detections")):  # else the judges have been at work before
+        require_judges(request.suite, request.detector_weights, request.clip_weights)
+    for kind in kinds:
         place = (request.out or beside / "geneval") / (re.sub(r"[^\w.-]+", "-", kind.name).lstrip(".") or "-")
         system = kind.load(device)
         if system.num_classes is not None:

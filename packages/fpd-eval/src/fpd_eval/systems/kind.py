@@ -9,6 +9,7 @@ from pydantic import Field
 
 from fpd_core.checkpoints import read_section
 from fpd_core.config import Config, Line, Name
+from fpd_core.places import bundled
 from fpd_core.teachers import Teacher, load_teacher, teacher_config
 from fpd_core.untrusted import shown
 from fpd_eval.systems.system import System
@@ -55,6 +56,6 @@ def open_teacher(wanted: str | dict[str, Any], device: torch.device) -> Teacher:
 
 def _section(wanted: str | dict[str, Any]) -> str | dict[str, Any]:
     """A weight folder as a section."""
-    if isinstance(wanted, str) and Path(shown(wanted)).is_dir():
+    if isinstance(wanted, str) and bundled(Path(shown(wanted))).is_dir():
         return {"name": read_section(Path(wanted), "architecture").get("name"), "path": wanted}
     return wanted
