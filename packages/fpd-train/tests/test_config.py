@@ -2,11 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from fpd_core.backbones import BACKBONES
 from fpd_core.config import ConfigError
+from fpd_core.discriminator.features import BRANCHES
+from fpd_core.distances import DISTANCES
+from fpd_core.teachers import TEACHERS
 from fpd_train.config import TrainConfig, load_config
+from fpd_train.data import SOURCES
+from fpd_train.methods import METHODS
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -133,3 +140,16 @@ def test_a_hidden_own_target_needs_several_drafts(tmp_path, config):
     assert load_config(write(tmp_path, config), several).method.objective.own_target == "mask"
     with pytest.raises(ConfigError, match="one draft per condition leaves nothing that carries the condition"):
         load_config(write(tmp_path, config), [*several[:2], "method.drafts_per_condition=1"])
+
+
+@pytest.mark.parametrize(
+    "registry", [TEACHERS, BACKBONES, DISTANCES, BRANCHES, METHODS, SOURCES], ids=lambda r: r.group
+)
+def test_a_section_stands_in_its_registry_under_every_name_it_takes(registry):
+    """Else a config of that name would be refused."""
+    for name in registry.own:
+        entry = registry[name]
+        section = entry[0] if isinstance(entry, tuple) else entry
+        takes = get_args(section.model_fields["name"].annotation)
+        assert name in takes
+        assert set(takes) <= set(registry.own)

@@ -1,7 +1,7 @@
 """Config fields that hold one of a registry's sections, packages' own among them; what a registry asks of entries."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, get_args
 
 from pydantic import Discriminator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, Tag, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
@@ -35,7 +35,8 @@ def section_pair(base: type, made: type | None = None) -> Callable[[str, Any], s
 def misnamed(name: str, section: type[Config], key: str = "name") -> str | None:
     """Why a section cannot be told from others by its `key`, or None."""
     field = section.model_fields.get(key)
-    return None if field is not None and field.default == name else f"its section should have {key}: {name!r}"
+    named = field is not None and name in (field.default, *get_args(field.annotation))
+    return None if named else f"its section should have {key}: {name!r}"
 
 
 def one_of(base: type, *, subclass: bool = False, key: str | None = None) -> Callable[[str, Any], str | None]:

@@ -1,11 +1,12 @@
 """What a number was measured with: recorded beside every result, part of every cache key."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from fpd_core.config import Amount, Config, Flag, Seed, Size, explain, nearest
+from fpd_core.config import Amount, Config, Flag, Seed, Size, explain
 from fpd_core.plugins import names
 from fpd_eval.images.image_set import Rounding
 from fpd_eval.images.plan import ClassPlan
@@ -37,7 +38,9 @@ OwnMetric = Literal[
 def _known(name: str) -> str:
     known = [*get_args(OwnMetric), *names("fpd.metrics")]
     if name not in known:
-        raise ValueError(str(nearest(name, known, "metric")))
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Input should be {', '.join(map(repr, known))}{hint}")
     return name
 
 

@@ -40,4 +40,5 @@ def open_stream(
     Raises:
         DataError: the source cannot be read.
     """
-    return config.open(batch_size=batch_size, seed=seed, rank=rank, world=world, start=start)
+    batches: Iterator[Batch] = config.open(batch_size=batch_size, seed=seed, rank=rank, world=world, start=start)
+    return batches

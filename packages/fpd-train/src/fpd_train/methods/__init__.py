@@ -30,6 +30,7 @@ _OWN: dict[str, tuple[type[Config], Callable[[Any, Parts], Method]] | str] = {
     "soft_dimo": (SoftDimoConfig, SoftDimoMethod),
     "sdtt": (SdttConfig, SdttMethod),
     "di4c": (Di4cConfig, Di4cMethod),
+    "di4c-d": (Di4cConfig, Di4cMethod),
     "redi": (RediConfig, RediMethod),
     "dmmd": (DmmdConfig, DmmdMethod),
     "tokenizer": (TokenizerTraining, TokenizerMethod),
