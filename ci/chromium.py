@@ -89,7 +89,8 @@ class Page:
         return answer["result"].get("value")
 
     def wait(self, expression, seconds=240):
-        """Return when an expression is true."""
+        """Return when an expression is true; one that fails, as while a page opens, is not."""
+        expression = f"(() => {{ try {{ return {expression} }} catch {{ return false }} }})()"
         end = time.monotonic() + seconds
         while not self.value(expression):
             if time.monotonic() > end:

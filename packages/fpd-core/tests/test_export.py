@@ -122,19 +122,24 @@ def test_onnxruntime_draws_the_same_tokens_and_pixels(world, tmp_path):
         assert np.abs(found - images.numpy()).max() <= 1e-4
 
 
-@pytest.mark.parametrize(("dtype", "weights"), [("float16", "full"), ("float32", "int8")])
-def test_coarser_graphs_stay_close(teacher, tmp_path, dtype, weights):
+@pytest.mark.parametrize(("part", "dtype", "weights"), [(Decoder, "float16", "full"), (Denoiser, "float32", "int8")])
+def test_coarser_graphs_stay_close(teacher, tmp_path, part, dtype, weights):
     pytest.importorskip("onnxscript", reason="needs fpd-core[onnx]")
-    tokens = torch.randint(13, (3, 64), generator=torch.Generator().manual_seed(3))
-    given = (torch.tensor([0, 1, 2]), tokens, torch.tensor([1.0, 1.5, 2.0]))
-    graph = Denoiser(teacher)
+    tokens = torch.randint(12, (3, 64), generator=torch.Generator().manual_seed(3))
+    graph = part(teacher)
+    given = (torch.tensor([0, 1, 2]), tokens, torch.tensor([1.0, 1.5, 2.0]))[: len(graph.inputs)]
     wanted = graph(*given)
     save_onnx(graph, tmp_path / "teacher.onnx", dtype, weights)
     feeds = dict(zip(graph.inputs, (value.numpy() for value in given), strict=True))
     (found,) = session(tmp_path / "teacher.onnx").run(None, feeds)
     assert found.dtype == np.float32
-    error = np.abs(found - wanted.numpy()).max()
-    assert 0 < error <= 0.05 * wanted.std().item()
+    error = np.square(found - wanted.numpy()).mean() ** 0.5
+    assert 0 < error <= 0.1 * wanted.std().item()
+
+
+def test_eight_bits_in_half_precision_are_refused(teacher, tmp_path):
+    with pytest.raises(ConfigError, match="float32"):
+        save_onnx(Decoder(teacher), tmp_path / "x.onnx", "float16", "int8")
 
 
 def test_a_program_reloads_and_draws_the_same_without_us(teacher, tmp_path):

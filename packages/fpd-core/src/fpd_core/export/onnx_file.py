@@ -33,8 +33,10 @@ def save_onnx(graph: Graph, path: Path, precision: Precision = "float32", weight
             `int8` turns matrices to eight bits per output channel, and what is multiplied by them as it comes.
 
     Raises:
-        ConfigError: the packages of `fpd-core[onnx]` are absent.
+        ConfigError: the packages of `fpd-core[onnx]` are absent, or eight bits are asked for in float16.
     """
+    if (precision, weights) == ("float16", "int8"):
+        raise ConfigError("products in int8 come back as float32: --weights int8 goes with --dtype float32")
     model = convert(graph.to(PRECISIONS[precision]))
     if weights == "int8":
         model = _with_eight_bits(model)

@@ -242,5 +242,7 @@ class Teacher(nn.Module, ABC):
 
     def _run(self, network: Callable[..., Tensor] | None, *inputs: Any) -> Tensor:
         """A transformer's output in float32."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        # The meta device knows no autocast, and computes nothing.
+        kind = "cpu" if self.device.type == "meta" else self.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=self.autocast):
             return (network or self.network)(*inputs).float()
