@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fpd_eval.commands.usage import (
-    CardOption,
-    DeviceOption,
-    JsonOption,
-    batch_size_of,
-    given,
-    look_first,
-    opened_device,
-    student_folder,
-    user_errors,
-)
+from fpd_eval.commands import usage
+from fpd_eval.commands.usage import CardOption, DeviceOption, JsonOption, batch_size_of, given, user_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,11 +93,11 @@ def geneval(
 
         if write_card and (ckpt is None or per_task or allow_partial):
             raise ValueError("--write-card belongs to --ckpt and to all of its prompts: partial scores are none")
-        student = None if ckpt is None else student_folder(ckpt, write_card=write_card)
+        student = None if ckpt is None else usage.student_folder(ckpt, write_card=write_card)
         if ckpt is not None and student != Path(ckpt):
             out = out or Path("geneval")  # not among the fetched files
         beside = student or images
-        look_first(device, out or (beside.resolve().parent / "geneval" if beside else Path("geneval")))
+        usage.look_first(device, out or (beside.resolve().parent / "geneval" if beside else Path("geneval")))
         request = given(
             Request,
             suite=suite,
@@ -131,7 +122,7 @@ def geneval(
             device=device,
             out=out,
         )
-        where = opened_device(device)
+        where = usage.opened_device(device)
         outcomes = fulfil(request, track=bars(Console(stderr=True)))
         if write_card and student is not None and outcomes:
             from fpd_eval.report.card import write_judged
