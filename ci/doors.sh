@@ -10,7 +10,7 @@ trap 'rm -rf "$out"' EXIT
 
 echo "== wheels and source archives"
 for package in packages/fpd-core packages/fpd-train packages/fpd-eval examples/own-teacher .; do
-    python -m build --no-isolation --outdir "$out/dist" "$package" >"$out/build.log" || { cat "$out/build.log"; exit 1; }
+    python -m build --no-isolation --outdir "$out/dist" "$package" >"$out/build.log" 2>&1 || { cat "$out/build.log"; exit 1; }
 done
 python ci/check_dist.py "$out/dist"
 
