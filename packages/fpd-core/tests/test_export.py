@@ -59,7 +59,7 @@ def test_a_code_without_mass_is_never_drawn():
 
 def test_one_step_is_the_students_pieces_in_order(teacher):
     """z_init, logits at it, a draw, the decoder: each by its own road, in float64 where it is arithmetic."""
-    graph, random = one_step(teacher, init_mask_ratio=0.8, temperature=0.7, guidance_scale=1.5), noise(2, 64)
+    graph, random = one_step(teacher, init_mask_ratio=0.8, temperature=0.7, guidance_scale=60), noise(2, 64)
     labels = torch.tensor([2, 0])
     images, tokens = graph(labels, random)
     start = torch.empty(2, 64, dtype=torch.int64)
@@ -67,7 +67,7 @@ def test_one_step_is_the_students_pieces_in_order(teacher):
         hidden = set(sorted(range(64), key=lambda i: random[b, 0, i].item())[:51])  # round(0.8 * 64)
         start[b] = torch.tensor([12 if i in hidden else int(random[b, 1, i].item() * 12) for i in range(64)])
     c, u = (teacher.logits(start, ClassCondition(which)).double() for which in (labels, torch.tensor([3, 3])))
-    p = (((u + 1.5 * (c - u)) / 0.7).exp()).numpy()
+    p = (((u + 60 * (c - u)) / 0.7).exp()).numpy()
     ends = (p / p.sum(-1, keepdims=True)).cumsum(-1)
     drawn = (ends <= random[:, 2, :, None].double().numpy()).sum(-1)
     assert tokens.tolist() == drawn.tolist()

@@ -33,8 +33,8 @@ def start_tokens(places: Tensor, codes: Tensor, hidden: int, codebook_size: int,
         (places[:, None] == places[..., None]) & (order[None] < order[:, None])
     )
     is_hidden = is_before.float().sum(-1) < hidden
-    # In float32 K u may round up to K.
-    random_codes = (codes.float() * codebook_size).long().clamp(max=codebook_size - 1)
+    # u <= 1 - 2^-24 in float32, and such a u times K is below K, rounded too.
+    random_codes = (codes.float() * codebook_size).long()
     return torch.where(is_hidden, mask_id, random_codes)
 
 
@@ -49,9 +49,9 @@ def draw_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
         [B, L] int64 in [0, K), never a code without mass.
     """
     cumulative = logits.float().softmax(-1).cumsum(-1)
-    last = cumulative[..., -1:]
-    passed = (cumulative <= uniform[..., None].float() * last) & (cumulative < last)
-    return passed.float().sum(-1).long()
+    # Below the last one, as rounded products with u < 1 are: a code without mass at the end is out of reach.
+    level = uniform[..., None].float() * cumulative[..., -1:]
+    return (cumulative <= level).float().sum(-1).long()
 
 
 class Graph(nn.Module):
