@@ -92,19 +92,18 @@ def require_own(folder: Path) -> None:
 
 
 def claim(folder: Path, settings: dict[str, Any], pictures: Sequence[Picture]) -> None:
-    """Make the folder and note the settings of its pictures, or find the same noted already.
+    """Make the folder and note the settings of its pictures, plain JSON, or find the same noted already.
 
     Raises:
         ValueError: it holds pictures of other settings, or a file that is none of these.
     """
     require_own(folder)
-    wanted = json.loads(json.dumps(settings))
     if folder.is_dir() and (folder / SETTINGS).is_file():
         try:
             found = read_json(folder / SETTINGS)
         except UntrustedError as error:
             raise ValueError(f"{error}; choose another --out") from None
-        changed = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
+        changed = [key for key in {**settings, **found} if settings.get(key) != found.get(key)]
         if changed:
             raise ValueError(f"{folder} holds pictures of another {' and '.join(changed)}; choose another --out")
         known = {SETTINGS, RECORDS, *(picture.file for picture in pictures)}

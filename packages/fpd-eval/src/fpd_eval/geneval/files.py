@@ -1,5 +1,6 @@
 """The weight files of a suite's judges, found without opening them: before the first image is made."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fpd_core.config import CheckpointError
@@ -26,9 +27,11 @@ def scene_judge(override: Path | None) -> Path:
 
 def require_judges(suite: str, detector: Path | None, colors: Path | None) -> None:
     """Raises CheckpointError: files of the judges are absent; names all, and where they are published."""
-    lacks = []
-    wanted = [lambda: scene_judge(detector)] if suite.startswith(BUNDLED) else []
-    for find in wanted or [lambda: detector_file(detector), lambda: colors_file(colors)]:
+    lacks: list[str] = []
+    finders: list[Callable[[], Path]] = [lambda: detector_file(detector), lambda: colors_file(colors)]
+    if suite.startswith(BUNDLED):
+        finders = [lambda: scene_judge(detector)]
+    for find in finders:
         try:
             find()
         except CheckpointError as error:
