@@ -27,7 +27,7 @@ def require_weights(extractors: Iterable[str], overrides: Mapping[str, Path]) ->
     lacks = []
     for extractor in extractors:
         name = WEIGHTS_OF.get(extractor, extractor)
-        if name in EVAL_WEIGHTS:
+        if name is not None and name in EVAL_WEIGHTS:
             try:
                 locate(name, overrides.get(extractor))
             except CheckpointError as error:

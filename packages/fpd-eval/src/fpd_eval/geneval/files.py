@@ -28,12 +28,10 @@ def scene_judge(override: Path | None) -> Path:
 def require_judges(suite: str, detector: Path | None, colors: Path | None) -> None:
     """Raises CheckpointError: files of the judges are absent; names all, and where they are published."""
     lacks: list[str] = []
-    finders: list[Callable[[], Path]] = [lambda: detector_file(detector), lambda: colors_file(colors)]
-    if suite.startswith(BUNDLED):
-        finders = [lambda: scene_judge(detector)]
-    for find in finders:
+    official = [(detector_file, detector), (colors_file, colors)]
+    for find, override in [(scene_judge, detector)] if suite.startswith(BUNDLED) else official:
         try:
-            find()
+            find(override)
         except CheckpointError as error:
             lacks.append(str(error))
     if lacks:

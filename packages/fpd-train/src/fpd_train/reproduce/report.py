@@ -159,15 +159,12 @@ def write_steps_plot(curves: Curves, metric: str, path: Path) -> None:
     axes = figure.subplots()
     for place, (row, found) in enumerate(curves.items()):
         steps = sorted(found)
-        is_teacher = row.startswith("teacher")
-        look = {
-            "linestyle": "--" if is_teacher else "-",
-            "color": f"C{place % 10}",
-            "marker": "s" if place >= 10 else None,
-        }
-        axes.plot(steps, [fmean(found[n]) for n in steps], label=row, linewidth=1.4, **look)
-        dots = [(n, value) for n in steps for value in found[n]]
-        axes.scatter(*zip(*dots, strict=True), s=9, color=look["color"])
+        color, dashed = f"C{place % 10}", row.startswith("teacher")
+        means = [fmean(found[n]) for n in steps]
+        marker = "s" if place >= 10 else "o"  # the colours come round again
+        axes.plot(steps, means, "--" if dashed else "-", label=row, linewidth=1.4, color=color, marker=marker)
+        for n in steps:
+            axes.scatter([n] * len(found[n]), found[n], s=9, color=color)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sorted({n for found in curves.values() for n in found}), minor=False)

@@ -58,7 +58,7 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     rates = {name: one["factor"] for name, one in found.items()}
     known = {name: fastest([one for one in searched if one.row_name == name and not one.reason]) for name in rates}
     seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
-    budgets = {
+    budgets: dict[str, tuple[str, dict[str, Any]]] = {
         "equal time": (f"Every row trains for {seconds:.0f} s of one core, pairs included", {"seconds": seconds}),
         "equal updates": (f"Every row makes {plan.updates} updates", {"updates": plan.updates}),
     }
