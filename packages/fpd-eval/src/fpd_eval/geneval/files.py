@@ -1,6 +1,5 @@
 """The weight files of a suite's judges, found without opening them: before the first image is made."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from fpd_core.config import CheckpointError
