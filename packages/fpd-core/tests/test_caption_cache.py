@@ -21,10 +21,10 @@ def plain():
 
 @pytest.fixture
 def teacher():
-    """Of two captions' cache; `read` lists what its text tower was given."""
+    """Of two captions' cache; `asked` lists what its text tower was given."""
     teacher = load_teacher({"name": "scenes", "path": TEACHER, "caption_cache": 2})
-    teacher.read, tokenize = [], teacher.text.tokenize
-    teacher.text.tokenize = lambda prompts: teacher.read.append(list(prompts)) or tokenize(prompts)
+    teacher.asked, tokenize = [], teacher.text.tokenize
+    teacher.text.tokenize = lambda prompts: teacher.asked.append(list(prompts)) or tokenize(prompts)
     return teacher
 
 
@@ -49,13 +49,13 @@ def test_features_do_not_depend_on_who_was_read_before(teacher):
 def test_a_caption_is_read_once_and_the_longest_unused_leaves(teacher):
     teacher.condition([DOG, CAT, DOG])
     teacher.condition([CAT])
-    assert teacher.read == [[DOG], [CAT]]
+    assert teacher.asked == [[DOG], [CAT]]
     teacher.condition([DOG])
     teacher.condition([CAR])  # CAT is the longest unused
-    assert teacher.read == [[DOG], [CAT], [CAR]]
+    assert teacher.asked == [[DOG], [CAT], [CAR]]
     teacher.condition([DOG])
     teacher.condition([CAT])
-    assert teacher.read == [[DOG], [CAT], [CAR], [CAT]]
+    assert teacher.asked == [[DOG], [CAT], [CAR], [CAT]]
 
 
 def test_a_batch_larger_than_the_cache_is_whole(teacher, plain):

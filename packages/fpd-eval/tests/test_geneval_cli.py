@@ -326,7 +326,7 @@ def test_absent_clip_weights_say_where_they_are_published(run, world):
 
 def test_a_class_conditional_student_is_refused(run, world, monkeypatch):
     monkeypatch.setattr(TinyText, "__init__", with_classes(TinyText.__init__))
-    code, _, err = run("--ckpt", "run/student")
+    code, _, err = run("--ckpt", "run/student", "--clip-weights", "clip.pt")
     assert code == 2
     assert "student makes images of class labels; GenEval needs one that understands prompts" in err
 

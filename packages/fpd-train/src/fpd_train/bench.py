@@ -31,6 +31,7 @@ from fpd_core.weights import require
 from fpd_train.config import TrainConfig
 from fpd_train.methods.fpd import FpdConfig
 from fpd_train.methods.student import trainable_copy
+from fpd_train.preflight import check_first
 
 WHOLE_STEP = "whole step: forward, loss, backward"
 RATIO = 0.6  # re-masked share of the timed refinement, about the mean of the arccos law
@@ -56,6 +57,7 @@ def bench(config: TrainConfig, repeats: int) -> list[Timing]:
     """
     if not isinstance(config.method, FpdConfig):
         raise ConfigError(f"bench times method fpd, the config names {config.method.name!r}")
+    check_first(config)
     require(config.method.required_files())
     cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     device = torch.device("cuda" if cuda else "cpu")

@@ -130,13 +130,11 @@ def bench_command(
 ) -> None:
     """Time the components of a distillation step at the sizes of a config."""
     from fpd_train.config import load_config
-    from fpd_train.preflight import check_first
 
     overrides = _with_weights(config, set_, synthetic_weights)
     require_driver(read_tree(config, overrides).get("device"))
     loaded = load_config(config, overrides)
     require_device(loaded.device)
-    check_first(loaded)
 
     from fpd_train.bench import bench, show
 

@@ -102,8 +102,9 @@ def metrics(
                 Cache(cache_dir), where, track, ranks, batch_size_of(batch_size), _weight_paths(weights or [])
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
-            require_weights(bench.wanted, place.weights or {})
             kinds = _kinds(student, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
+            if kinds:  # nothing is drawn in vain
+                require_weights(bench.wanted, place.weights or {})
             generator, measured = _source(chosen, kinds, images, where)
             if errors.is_terminal:
                 errors.print(f"device: {in_words(where)}", markup=False, highlight=False, soft_wrap=True)
