@@ -103,6 +103,8 @@ def metrics(
             )
             bench = open_bench(chosen, place, references=reference or (), only=chosen.metrics if only else ())
             kinds = _kinds(student, system, teacher, steps=steps, sampler=sampler, guidance_scale=guidance_scale)
+            if len(kinds) + (images is not None) != 1:
+                raise ValueError("name what to measure with exactly one of --ckpt, --teacher, --system and --images")
             if kinds:  # nothing is drawn in vain
                 require_weights(bench.wanted, place.weights or {})
             generator, measured = _source(chosen, kinds, images, where)
@@ -164,8 +166,6 @@ def _source(
     """The system, None where ready images are measured, and its images."""
     from fpd_eval.images.image_files import open_images
 
-    if len(kinds) + (images is not None) != 1:
-        raise ValueError("name what to measure with exactly one of --ckpt, --teacher, --system and --images")
     if images is not None:
         return None, open_images(images, protocol.batch_size)
     system = kinds[0].load(device)
