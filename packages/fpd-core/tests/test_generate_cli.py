@@ -103,7 +103,7 @@ def test_finished_pictures_are_kept_and_others_are_refused(student, tmp_path):
     ):
         refused = call(*wanted, *change)
         assert refused.returncode == 2
-        assert f"holds pictures of another {what}" in refused.stderr
+        assert f"holds pictures of other settings ({what})" in refused.stderr
     assert pictures(out) == whole
 
 
