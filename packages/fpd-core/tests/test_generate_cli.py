@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from fpd_core import load_generator
+from fpd_core.demo.cli import app as demo_app
+from fpd_core.export.cli import app as export_app
 from fpd_core.generate_cli import _wanted, main
 from fpd_core.generator import GenerationConfig, save_generator
 from fpd_core.picture_folder import grid_columns, parse_seeds, planned
@@ -103,7 +106,7 @@ def test_finished_pictures_are_kept_and_others_are_refused(student, tmp_path):
     ):
         refused = call(*wanted, *change)
         assert refused.returncode == 2
-        assert f"holds pictures of another {what}" in refused.stderr
+        assert f"holds pictures of other settings ({what})" in refused.stderr
     assert pictures(out) == whole
 
 
@@ -189,6 +192,8 @@ def test_a_gpu_that_is_not_there_is_said_before_torch(student, tmp_path):
 
 def test_the_version_is_printed():
     assert call("--version").stdout.startswith("fpd-generate ")
+    for name, group in (("fpd-export", export_app), ("fpd-demo", demo_app)):
+        assert CliRunner().invoke(group, ["--version"]).output.startswith(f"{name} ")
 
 
 def test_help_does_not_wait_for_torch():

@@ -14,11 +14,15 @@ from fpd_core.config import ConfigError
 from fpd_eval.bench.bench import Bench, Place, feasible, measure_images
 from fpd_eval.bench.references import open_reference
 from fpd_eval.bench.subsets import require_subsets
+from fpd_eval.geneval.judge import JudgeOptions
+from fpd_eval.geneval.request import Request
 from fpd_eval.images.image_files import npz_images
 from fpd_eval.images.image_set import to_uint8
 from fpd_eval.metrics import frechet_distance, inception_score
 from fpd_eval.protocols import PROTOCOLS, MetricProtocol, protocol_called
+from fpd_eval.report.entrants import Comparison
 from fpd_eval.runtime.cache import Cache
+from fpd_eval.systems import SYSTEMS
 
 # Section by section what the programs do: resize and network, rounding, reference, k, comparison, IS splits.
 OFFICIAL = {
@@ -229,3 +233,12 @@ def test_kid_says_how_many_images_it_needs():
         require_subsets(protocol, ["is", "kid"], nothing)
     require_subsets(protocol, ["is"], nothing)
     require_subsets(protocol.model_copy(update={"num_images": 1000}), ["kid"], nothing)
+
+
+@pytest.mark.parametrize("model", [MetricProtocol, Comparison, Request, JudgeOptions, *SYSTEMS.values()])
+def test_every_key_that_a_user_can_write_is_described(model):
+    schema = model.model_json_schema()
+    sections = {model.__name__: schema, **schema.get("$defs", {})}
+    keys = {f"{name}.{key}": entry for name, one in sections.items() for key, entry in one["properties"].items()}
+    assert len(keys) > 4
+    assert [key for key, entry in keys.items() if len(entry.get("description", "")) < 2] == []

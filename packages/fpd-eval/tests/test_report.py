@@ -23,7 +23,7 @@ from fpd_eval.report import plots
 from fpd_eval.report.cells import cells, footnotes, geneval_cells, published_cells
 from fpd_eval.report.geneval_rows import Judged, geneval_row, require_one_detector, shown_prompts
 from fpd_eval.report.judged_strip import judged_strip
-from fpd_eval.report.page import html_report, markdown_report, write_report
+from fpd_eval.report.page import grids, html_report, markdown_report, write_report
 from fpd_eval.report.printed import printed
 from fpd_eval.report.tables import csv_table, geneval_csv, markdown_table, terminal_table
 from fpd_eval.report.verdict import merged, verdict_sentence
@@ -82,6 +82,14 @@ def test_the_page_goes_from_the_verdict_to_pictures_numbers_plots_and_settings(r
     assert all(title in text for title in ('data-label="Steps"', "@media print", "<caption>"))
     assert f'srcset="data:image/png;base64,{base64.b64encode(b"thin").decode()}"' in text
     assert not re.search(r'<img[^>]*alt=""', text)
+
+
+def test_measured_real_images_stand_first_and_took_no_steps(results):
+    last = results.rows[-1].model_copy(update={"role": "real", "name": "real, second half"})
+    changed = results.model_copy(update={"rows": (*results.rows[:-1], last), "reference": None})
+    _, _, strips = grids(changed)[0]
+    assert strips[0] == ("real, second half", last.samples)
+    assert "teacher, 1 step" in dict(strips[1:])
 
 
 def test_the_loss_curve_is_explained(results):

@@ -82,11 +82,12 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """The schema with a word on the `name` that tells kinds of sections apart."""
+        """The schema with a word on the `name` or `kind` that tells sections apart."""
         schema = handler(core_schema)
-        tag = handler.resolve_ref_schema(schema).get("properties", {}).get("name", {})
-        if "const" in tag:
-            tag.setdefault("description", "Which kind of section this is.")
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for tag in (properties.get("name", {}), properties.get("kind", {})):
+            if "const" in tag:
+                tag.setdefault("description", "Which kind of section this is.")
         return schema
 
     @model_validator(mode="before")

@@ -12,7 +12,7 @@ class GenerationConfig(Config):
     """How a student is sampled: where it starts must be what it was trained with, and one of more steps, too."""
 
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init.")
-    embedding_noise: Share = 0.0
+    embedding_noise: Share = Field(0.0, description="σ of the noise on the token embeddings.")
     temperature: Temperature = Field(1.0, description="Divides the logits.")
     steps: Size = Field(1, description="Forward passes of the network, two each where there is guidance.")
     sampler: Literal["refill", "ancestral", "confidence"] = Field(

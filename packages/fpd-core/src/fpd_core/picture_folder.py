@@ -105,7 +105,7 @@ def claim(folder: Path, settings: dict[str, Any], pictures: Sequence[Picture]) -
             raise ValueError(f"{error}; choose another --out") from None
         changed = [key for key in {**settings, **found} if settings.get(key) != found.get(key)]
         if changed:
-            raise ValueError(f"{folder} holds pictures of another {' and '.join(changed)}; choose another --out")
+            raise ValueError(f"{folder} holds pictures of other settings ({', '.join(changed)}); choose another --out")
         known = {SETTINGS, RECORDS, *(picture.file for picture in pictures)}
         foreign = sorted(path.name for path in folder.iterdir() if path.name not in known and path.name[0] != ".")
         if foreign:

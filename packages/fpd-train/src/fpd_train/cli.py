@@ -88,7 +88,8 @@ def run_command(
     """Train what a config describes: a student, or the tokenizer, teacher or classifier it needs.
 
     One process: `fpd-train run --config configs/fashion.json`. Several GPUs or nodes:
-    `deepspeed packages/fpd-train/run.py --config configs/fashion.json`. The same command resumes an interrupted run.
+    `deepspeed --quiet packages/fpd-train/run.py --config configs/fashion.json`.
+    The same command resumes an interrupted run.
     """
     stop: StopRequest = context.obj or StopRequest()
     stop.grace_seconds = grace

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from fpd_core.export.cli import CkptOption, TeacherOption, answered
+from fpd_core.export.cli import CkptOption, TeacherOption, answered, with_version
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+with_version(app, "fpd-demo")
 
 
 @app.command()

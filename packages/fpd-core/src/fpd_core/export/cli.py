@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +27,24 @@ PartOption = Annotated[
 TeacherOption = Annotated[
     Path | None, typer.Option("--teacher", metavar="DIR", help="Weight folder of the teacher, for its denoiser.")
 ]
+
+
+def with_version(group: typer.Typer, command: str) -> None:
+    """Give a group of commands `--version`."""
+
+    def show(asked: bool) -> None:
+        if asked:
+            print(f"{command} {version('fpd-core')}")
+            raise typer.Exit
+
+    option = typer.Option("--version", callback=show, is_eager=True, help="Print the version and exit.")
+
+    @group.callback()
+    def _root(asked: Annotated[bool, option] = False) -> None:
+        pass
+
+
+with_version(app, "fpd-export")
 
 
 @app.command()

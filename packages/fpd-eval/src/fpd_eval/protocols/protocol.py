@@ -50,7 +50,7 @@ MetricName = Annotated[str, AfterValidator(_known)]
 class MetricProtocol(Config):
     """Everything that decides a number besides the images. Numbers of different protocols cannot be compared."""
 
-    name: str
+    name: str = Field(description="Stands with every number.")
     source: str = Field(description="The program this follows.")
     metrics: tuple[MetricName, ...] = Field(description="What is measured unless a part is asked for.")
     compared: tuple[MetricName, ...] = Field((), description="What a comparison shows, where that is another choice.")
@@ -72,14 +72,14 @@ class MetricProtocol(Config):
     statistics: Literal["file", "images"] = Field(
         "images", description="Whether the distance belongs to a published mu/sigma file or to the reference images."
     )
-    precision_recall_k: Amount = 3
+    precision_recall_k: Amount = Field(3, description="The neighbour whose distance is the radius of a sphere.")
     density_coverage_k: Amount | None = Field(None, description="None leaves density and coverage out.")
     inclusive: Flag = Field(False, description="Whether a point on a neighbour sphere counts as inside.")
-    inception_splits: Amount = 10
+    inception_splits: Amount = Field(10, description="Parts of the images; the score is the mean over them.")
     inception_split_size: Amount | None = Field(None, description="Rows per split, instead of their number.")
-    inception_shuffle: Flag = True
-    kid_subsets: Amount = 100
-    kid_subset_size: Amount = 1000
+    inception_shuffle: Flag = Field(True, description="Whether the images are shuffled before they are split.")
+    kid_subsets: Amount = Field(100, description="KID is the mean over this many random subsets.")
+    kid_subset_size: Amount = Field(1000, description="Images of each side in a subset.")
     reference: Path | None = Field(None, description="The reference unless one is given.")
     class_names: tuple[str, ...] = Field((), description="In label order, where the classes are known.")
     reference_labels: Path | None = Field(None, description="Classes of the reference images, which a table shows.")

@@ -26,15 +26,15 @@ UNTRAINED = "untrained"
 class Candidate(Config):
     """Student checkpoints of one recipe, one per training seed, and the name they have in the table."""
 
-    name: Name
-    folders: tuple[Path, ...] = Field(min_length=1)
+    name: Name = Field(description="In the table.")
+    folders: tuple[Path, ...] = Field(min_length=1, description="One exported student per training seed.")
     beside: Path = Field(Path(), description="Where its training run and the report lie.")
 
 
 class SystemFiles(Config):
     """One system, or the training seeds of one recipe under a name of its own."""
 
-    files: tuple[Path, ...] = Field(min_length=1)
+    files: tuple[Path, ...] = Field(min_length=1, description="JSON files of `system_kinds`, one per seed.")
     name: Name | None = Field(None, description="In place of that in the file.")
 
 

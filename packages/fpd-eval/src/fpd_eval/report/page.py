@@ -84,7 +84,7 @@ def grids(results: Results) -> list[tuple[str, tuple[str, ...], Strips]]:
         (
             "samples",
             results.conditions,
-            real + [(_caption(row), row.samples) for row in results.rows],
+            real + [(_caption(row), row.samples) for row in sorted(results.rows, key=lambda row: not row.is_real)],
         ),
         ("prompts", results.prompts, [(row.name, row.samples) for row in results.geneval if row.samples]),
     ]
@@ -92,7 +92,7 @@ def grids(results: Results) -> list[tuple[str, tuple[str, ...], Strips]]:
 
 
 def _caption(row: Row) -> str:
-    return f"{row.name}, {row.steps} step{'s' if row.steps > 1 else ''}"
+    return row.name if row.is_real else f"{row.name}, {row.steps} step{'s' if row.steps > 1 else ''}"
 
 
 def chosen(results: Results) -> set[str]:

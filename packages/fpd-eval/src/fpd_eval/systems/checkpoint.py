@@ -24,7 +24,7 @@ class CheckpointKind(SystemKind):
     kind: Literal["checkpoint"] = "checkpoint"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
     weights: Location = Field(description="File of the network: safetensors or a PyTorch state dict.")
-    generation: GenerationConfig
+    generation: GenerationConfig = Field(description="How the network draws, as in a student's config.json.")
     encoders: tuple[Name, ...] | None = Field(None, description=ENCODERS)
 
     def load(self, device: torch.device) -> System:

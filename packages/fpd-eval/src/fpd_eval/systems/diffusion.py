@@ -35,21 +35,21 @@ class Replacement(Source):
     """Another UNet for the pipeline: a folder of diffusers, or one file with its state dict."""
 
     file: str | None = Field(None, description="Of the state dict; none for a folder of diffusers.")
-    subfolder: str | None = None
+    subfolder: str | None = Field(None, description="Of the repository, where the UNet lies.")
 
 
 class Lora(Source):
     """Low-rank weights on top of the UNet."""
 
-    file: str | None = None
-    scale: Annotated[Number, Field(gt=0, le=100)] = 1.0
+    file: str | None = Field(None, description="Of the weights, where diffusers does not find it by itself.")
+    scale: Annotated[Number, Field(gt=0, le=100)] = Field(1.0, description="Factor of the low-rank part.")
 
 
 class Scheduler(Config):
     """A class of diffusers or of `flow_schedulers`; what `options` leave out stays as the pipeline's own has it."""
 
-    name: str
-    options: dict[str, Any] = Field({})
+    name: str = Field(description="Of the class.")
+    options: dict[str, Any] = Field({}, description="Its arguments.")
 
 
 class DiffusersKind(SystemKind):
@@ -57,19 +57,21 @@ class DiffusersKind(SystemKind):
 
     needs_prompts = True
     kind: Literal["diffusers"] = "diffusers"
-    pipeline: Literal["StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMTextToImagePipeline"]
-    base: Source
-    unet: Replacement | None = None
-    lora: Lora | None = None
+    pipeline: Literal["StableDiffusionPipeline", "StableDiffusionXLPipeline", "LDMTextToImagePipeline"] = Field(
+        description="Class of diffusers."
+    )
+    base: Source = Field(description="Weights of the whole pipeline.")
+    unet: Replacement | None = Field(None, description="In place of the UNet of `base`.")
+    lora: Lora | None = Field(None, description="On top of the UNet.")
     scheduler: Scheduler | None = Field(None, description="By default the pipeline's own.")
-    steps: Steps
+    steps: Steps = Field(description="Of the scheduler.")
     guidance_scale: Guidance = Field(description="As the pipeline takes it: guidance is off up to 1.")
     timesteps: tuple[Annotated[Whole, Field(ge=0, lt=10**6)], ...] | None = Field(
         None, description="In place of the scheduler's own."
     )
-    negative_prompt: str | None = None
+    negative_prompt: str | None = Field(None, description="What guidance leads away from; by default the empty prompt.")
     size: Size | None = Field(None, description="Pixels of both sides; by default the network's own.")
-    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+    dtype: Literal["float16", "bfloat16", "float32"] = Field("float16", description="Of the networks.")
 
     @model_validator(mode="after")
     def _one_per_step(self) -> "DiffusersKind":

@@ -23,7 +23,7 @@ class FolderKind(SystemKind):
     """Image files directly in `folder`; their numbers, or else their names, are their order."""
 
     kind: Literal["folder"] = "folder"
-    folder: Location
+    folder: Location = Field(description="Holds the image files directly.")
     steps: Steps = Field(1, description="Steps that whoever made them took.")
     network_evaluations: Steps | None = Field(None, description="Per image; by default as many as steps.")
     settings: dict[str, Any] = Field({}, description="How they were made, for the record.")

@@ -20,7 +20,7 @@ class StudentKind(SystemKind):
     """A distilled generator: a folder that `fpd-train` wrote."""
 
     kind: Literal["student"] = "student"
-    folder: Location
+    folder: Location = Field(description="Exported student.")
     steps: Size | None = Field(None, description="Forward passes; null: what it was exported with.")
 
     def load(self, device: torch.device) -> System:

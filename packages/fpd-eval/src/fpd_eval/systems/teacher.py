@@ -24,7 +24,7 @@ class TeacherKind(SystemKind):
 
     kind: Literal["teacher"] = "teacher"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
-    steps: Steps
+    steps: Steps = Field(description="Forward passes, without those of guidance.")
     sampler: Sampler | None = Field(None, description="By default the family's.")
     guidance_scale: Guidance | None = Field(None, description="By default the family's. 1 is off.")
     sampling: dict[str, Any] = Field({}, description="Other fields of `SamplerConfig`, such as guidance_start.")
