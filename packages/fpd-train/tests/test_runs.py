@@ -114,7 +114,7 @@ def test_partitioning_does_not_change_the_mathematics(launch, tmp_path):
     [
         ({"method": {"name": "fpd", "teacher": {"path": "nowhere"}}}, [], "nowhere is not a weight folder"),
         ({}, ["--set", "optimizer.lrr=1"], "did you mean 'lr'?"),
-        ({"output": "config.json/run"}, [], "cannot write the run folder config.json/run"),
+        ({"output": "config.json/run"}, [], "cannot write to config.json/run"),
         (
             {
                 "method": {"name": "classifier"},
