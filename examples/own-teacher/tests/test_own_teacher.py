@@ -64,7 +64,7 @@ def test_the_schema_knows_its_section(capsys):
 
 
 def test_the_doctor_names_it(world, capsys, monkeypatch):
-    from fpd_train.weights_cli import doctor_command
+    from fpd_train.doctor_cli import doctor_command
 
     monkeypatch.chdir(world)
     doctor_command(world / "toy.json")
