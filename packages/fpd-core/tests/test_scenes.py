@@ -144,10 +144,22 @@ def test_every_caption_has_known_words():
     assert len({tuple(row) for row in numbers.tolist()}) == len(set(prompts))
 
 
+def test_a_plural_is_its_kind_and_an_ending():
+    text = SceneText(SceneTextConfig(words=words(), width=8, num_heads=2))
+    assert text.pieces("A photo of three buses.") == ["a", "photo", "of", "three", "bus", "+s"]
+    assert text.pieces("a photo of two potted plants")[-3:] == ["potted", "plant", "+s"]
+    assert text.pieces("a photo of a bus") == ["a", "photo", "of", "a", "bus"]
+    bus, buses = text.tokenize(["a photo of a bus", "a photo of two buses"]).tolist()
+    assert bus[4] == buses[4]
+    # A tower that knows plurals as words of their own reads them so.
+    whole = SceneText(SceneTextConfig(words=("bus", "buses", "+s"), width=8, num_heads=2))
+    assert whole.pieces("buses bus") == ["buses", "bus"]
+
+
 def test_an_unknown_word_is_named():
     text = SceneText(SceneTextConfig(words=words(), width=8, num_heads=2))
     with pytest.raises(ValueError, match="does not know the word 'giraffe'"):
         text.tokenize(["a photo of a giraffe"])
-    with pytest.raises(ValueError, match="13 words"):
+    with pytest.raises(ValueError, match="13 tokens"):
         text.tokenize(["a " * 13])
     assert text.tokenize(["A photo of a dog."]).equal(text.tokenize(["a photo of a dog"]))

@@ -44,7 +44,7 @@ APPLE_AND_PLANT = scene(
 
 def test_noun_targets_stand_at_the_last_word_of_each_name():
     caption = "a photo of a red apple and a blue potted plant"
-    targets = noun_targets(APPLE_AND_PLANT, caption, 12)
+    targets = noun_targets(APPLE_AND_PLANT, caption.split(), 12)
     assert targets[:, 5].tolist() == [0, 2, 1 + COLORS.index("red")]
     assert targets[:, 10].tolist() == [5, 3, 1 + COLORS.index("blue")]
     assert (np.delete(targets, (5, 10), axis=1) == -1).all()
@@ -52,8 +52,8 @@ def test_noun_targets_stand_at_the_last_word_of_each_name():
 
 def test_noun_targets_know_plurals_and_empty_captions():
     buses = scene(counting("bus", 2), ("bus", None, 0, 2), ("bus", None, 4, 3))
-    assert noun_targets(buses, "a photo of two buses", 12)[:, 4].tolist() == [4, 3, 0]
-    assert (noun_targets(buses, "", 12) == -1).all()
+    assert noun_targets(buses, ["a", "photo", "of", "two", "bus", "+s"], 12)[:, 4].tolist() == [4, 3, 0]
+    assert (noun_targets(buses, [], 12) == -1).all()
 
 
 def test_cell_targets_follow_the_sprites():

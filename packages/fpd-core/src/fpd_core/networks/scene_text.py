@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fpd_core.checkpoints import load_network
 from fpd_core.config import Config, Depth, Size, check_heads
 from fpd_core.networks.mmdit import FeedForward, attend, split_heads
+from fpd_core.scenes.vocabulary import PLURAL
 
 PAD = 0
 
@@ -22,8 +23,8 @@ PAD = 0
 class SceneTextConfig(Config):
     """Sizes and words."""
 
-    words: tuple[str, ...] = Field(description="Known words; number 0 is padding.")
-    context_len: Size = Field(12, description="Words of the longest caption.")
+    words: tuple[str, ...] = Field(description="Known tokens, words and endings; number 0 is padding.")
+    context_len: Size = Field(12, description="Tokens of the longest caption.")
     num_cells: Size = Field(64, description="L, image cells of the plan.")
     width: Size = Field(128, description="Channels of word and cell states.")
     depth: Depth = Field(2, description="Blocks over the words.")
@@ -89,15 +90,25 @@ class SceneText(nn.Module):
         """
         return torch.tensor([self._numbered(caption) for caption in captions]).view(len(captions), -1)
 
-    def _numbered(self, caption: str) -> list[int]:
+    def pieces(self, caption: str) -> list[str]:
+        """The tokens of a caption, spelled; words that are not known stay whole."""
         words = caption.lower().replace(",", " ").rstrip(". ").split()
-        unknown = [word for word in words if word not in self._numbers]
+        return [piece for word in words for piece in self._split(word)]
+
+    def _split(self, word: str) -> list[str]:
+        stems = [word.removesuffix(ending) for ending in ("s", "es") if word.endswith(ending)]
+        known = [stem for stem in stems if stem in self._numbers and PLURAL in self._numbers]
+        return [known[0], PLURAL] if known and word not in self._numbers else [word]
+
+    def _numbered(self, caption: str) -> list[int]:
+        pieces = self.pieces(caption)
+        unknown = [piece for piece in pieces if piece not in self._numbers]
         if unknown:
             known = " ".join(self._numbers)
             raise ValueError(f"{caption!r}: this model does not know the word {unknown[0]!r}; it knows {known}")
-        if len(words) > self.config.context_len:
-            raise ValueError(f"{caption!r} has {len(words)} words, this model reads {self.config.context_len}")
-        return [self._numbers[word] for word in words] + [PAD] * (self.config.context_len - len(words))
+        if len(pieces) > self.config.context_len:
+            raise ValueError(f"{caption!r} has {len(pieces)} tokens, this model reads {self.config.context_len}")
+        return [self._numbers[piece] for piece in pieces] + [PAD] * (self.config.context_len - len(pieces))
 
     def forward(self, tokens: Tensor) -> TextFeatures:
         """[B, T] int64 -> features."""

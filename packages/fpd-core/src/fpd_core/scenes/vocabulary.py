@@ -13,6 +13,8 @@ TINTED = (
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 RELATIONS = ("left of", "right of", "above", "below")
 NUMBER_WORDS = {2: "two", 3: "three", 4: "four"}
+# The token of a plural's ending: "buses" is "bus" and this one, so that a kind is one token however many are asked for.
+PLURAL = "+s"
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
 # What the official prompts ask of these objects, beyond the rules in `captions.held_out`.
@@ -37,7 +39,6 @@ OFFICIAL_COLORS = (
 
 
 def words() -> tuple[str, ...]:
-    """Every word of the captions, sorted."""
-    plurals = [name.split()[-1] + ("es" if name.endswith("s") else "s") for name in OBJECTS]
-    phrases = [*OBJECTS, *plurals, *COLORS, *RELATIONS, *NUMBER_WORDS.values(), "a an photo of and"]
+    """Every token of the captions, sorted: their words, and the ending of plurals."""
+    phrases = [*OBJECTS, *COLORS, *RELATIONS, *NUMBER_WORDS.values(), "a an photo of and", PLURAL]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))

@@ -90,7 +90,8 @@ class SceneTextMethod:
         tokens = self._network.text.tokenize(captions).to(self._device)
         nouns, cells = network(tokens)
         # A dropped caption has no nouns.
-        at_nouns = np.stack([noun_targets(s, c, tokens.shape[1]) for s, c in zip(scenes, captions, strict=True)])
+        pieces = map(self._network.text.pieces, captions)
+        at_nouns = np.stack([noun_targets(s, p, tokens.shape[1]) for s, p in zip(scenes, pieces, strict=True)])
         at_cells = np.stack([cell_targets(scene) for scene in scenes])
         return (
             _cross_entropy(nouns, at_nouns, NOUN_SIZES),
@@ -135,15 +136,17 @@ def exchange_relation(caption: str) -> str:
     return " ".join(EXCHANGED.get(word, word) for word in caption.split())
 
 
-def noun_targets(scene: Scene, caption: str, length: int) -> np.ndarray:
+def noun_targets(scene: Scene, pieces: Sequence[str], length: int) -> np.ndarray:
     """[3, T] int64: column, row and colour (0 natural) at the noun of each object, `NO_NOUN` elsewhere.
+
+    `pieces` are the tokens of its caption.
 
     Of several objects of a kind the last one counts.
     """
     targets = np.full((len(NOUN_SIZES), length), NO_NOUN)
     for placed in scene.objects:
         noun = placed.name.split()[-1]
-        at = [place for place, word in enumerate(caption.split()) if word in (noun, noun + "s", noun + "es")]
+        at = [place for place, piece in enumerate(pieces) if piece == noun]
         targets[:, at] = [[placed.x], [placed.y], [_color_number(placed.color)]]
     return targets
 
