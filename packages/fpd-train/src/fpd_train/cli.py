@@ -105,6 +105,8 @@ def run_command(
     loaded = load_config(config, overrides)
     require_device(loaded.device)
     check_first(loaded)
+    if loaded.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # else DeepSpeed moves networks to a GPU that it finds
 
     from fpd_train.trainer import run
 

@@ -19,7 +19,7 @@ from fpd_train.reproduce.declared import Pairs, Row, Stage
 from fpd_train.reproduce.processes import Failed, Processes
 from fpd_train.run_folder import decisive
 
-CADENCES = {"log_every": 5, "sample_every": 10**6, "save_every": 200, "keep_checkpoints": 1, "device": "cpu"}
+CADENCES = {"log_every": 5, "sample_every": 10**6, "save_every": 200, "keep_checkpoints": 1}
 TAKEN = "taken.json"
 
 
@@ -41,6 +41,7 @@ class Chain:
     seed: int
     rate_factor: float
     out: Path
+    device: str = "cpu"
     updates: int | None = None
     seconds: float | None = None
     known: Sequence[Taken] = ()  # of the same stages in another run, for a budget of seconds
@@ -84,6 +85,7 @@ class Chain:
     def _stage(self, place: int, stage: Stage, processes: Processes) -> tuple[Path, Taken]:
         steps = self._steps(place, stage)
         sets: dict[str, Any] = self.row.overrides | CADENCES | {"seed": self.seed, "output": str(self.out)}
+        sets |= {"device": self.device}
         sets |= {"steps": steps} | ({self.row.round_key: steps // self.row.rounds} if self.row.round_key else {})
         sets["optimizer.lr"] = load_config(stage.config).optimizer.lr * self.rate_factor
         drawn = (Path(), 0.0)
@@ -133,7 +135,7 @@ class Chain:
             "seed": self.seed,
         }
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        seconds = processes.call([*command, "--device", "cpu"], folder.with_suffix(".log")).seconds
+        seconds = processes.call([*command, "--device", self.device], folder.with_suffix(".log")).seconds
         write_text(record, json.dumps(asked | {"seconds": seconds}) + "\n")
         return folder, seconds
 

@@ -22,6 +22,7 @@ def reproduce_command(
     search_images: Annotated[int, typer.Option(min=10, help="Measured per run of the search.")] = 300,
     plot_steps: Annotated[list[int], typer.Option(help="Steps of the plot; repeat for several.")] = [1, 2, 4, 8],  # noqa: B006
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side, one thread each.")] = 1,
+    device: Annotated[str, typer.Option(help="Of training and drawing; times are compared on it.")] = "cpu",
     only: Annotated[list[str], typer.Option(help="These rows and the first one; repeat for several.")] = [],  # noqa: B006
     until: Annotated[Part, typer.Option(help="Last part to do.")] = "plot",
     out: Annotated[Path, typer.Option(help="Runs, cache, tables, plot.")] = Path("runs/reproduce/table2"),
@@ -49,6 +50,8 @@ def reproduce_command(
         search_images=search_images,
         plot_steps=tuple(plot_steps),
         out=out,
+        jobs=jobs,
+        device=device,
     )
     try:
         reproduce(

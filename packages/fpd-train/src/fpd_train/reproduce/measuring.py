@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class Measuring:
     out: Path
     num_images: int
     processes: Processes
+    jobs: int = 1
 
     def compare(
         self,
@@ -37,14 +39,28 @@ class Measuring:
         Raises:
             Failed: the comparison ended badly.
         """
-        named = [f"{row}={','.join(str(self._file(one)) for one in seeds)}" for row, seeds in systems]
-        command = ["fpd-eval", "compare", "--json", "--num-images", str(self.num_images)]
-        command += ["--cache-dir", str(self.out / "cache"), "--out", str(self.out / "reports" / name)]
-        for first, second in pairs:
-            command += ["--pair", f"{first},{second}"]
-        found: dict[str, Any] = json.loads(
-            self.processes.call([*command, "--systems", *named], self.out / "reports" / f"{name}.log").text
-        )
+        files = [(row, [self._file(one) for one in seeds]) for row, seeds in systems]
+        self._fill_cache([file for _, seeds in files for file in seeds], name)
+        asked = [word for first, second in pairs for word in ("--pair", f"{first},{second}")]
+        return self._call(name, [f"{row}={','.join(map(str, seeds))}" for row, seeds in files], *asked)
+
+    def _fill_cache(self, files: Sequence[Path], name: str) -> None:
+        """Measure the systems side by side, each part in a process of its own; the comparison then finds them."""
+        if self.jobs == 1:
+            return
+        parts = [files[start :: self.jobs] for start in range(min(self.jobs, len(files)))]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for part in [
+                pool.submit(self._call, f"{name}-{number}", [f"{place}={file}" for place, file in enumerate(part)])
+                for number, part in enumerate(parts)
+            ]:
+                part.result()
+
+    def _call(self, name: str, systems: Sequence[str], *more: str) -> dict[str, Any]:
+        out = self.out / "reports" / name
+        command = ["fpd-eval", "compare", "--json", "--num-images", str(self.num_images), *more]
+        command += ["--cache-dir", str(self.out / "cache"), "--out", str(out), "--systems", *systems]
+        found: dict[str, Any] = json.loads(self.processes.call(command, out.with_name(f"{name}.log")).text)
         return found
 
     def _file(self, section: Mapping[str, Any]) -> Path:

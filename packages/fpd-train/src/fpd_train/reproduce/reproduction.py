@@ -31,6 +31,8 @@ class Plan:
     search_images: int
     plot_steps: tuple[int, ...]
     out: Path
+    jobs: int = 1
+    device: str = "cpu"
 
     @property
     def first(self) -> str:
@@ -46,9 +48,9 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
         ConfigError: a config of a row is wrong.
     """
     runs = plan.out / "runs"
-    searched = search.candidates(plan.table, plan.search_updates, runs)
+    searched = search.candidates(plan.table, plan.search_updates, runs, plan.device)
     work(searched)
-    found = search.best(searched, plan.table, Measuring(plan.out, plan.search_images, processes))
+    found = search.best(searched, plan.table, Measuring(plan.out, plan.search_images, processes, plan.jobs))
     write_text(plan.out / "search.json", json.dumps(found, indent=2) + "\n")
     console.print({name: one["factor"] for name, one in found.items()})
     if until == "search":
@@ -59,14 +61,14 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     known = {name: fastest([one for one in searched if one.row_name == name and not one.reason]) for name in rates}
     seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
     budgets: dict[str, tuple[str, dict[str, Any]]] = {
-        "equal time": (f"Every row trains for {seconds:.0f} s of one core, pairs included", {"seconds": seconds}),
+        "equal time": (f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included", {"seconds": seconds}),
         "equal updates": (f"Every row makes {plan.updates} updates", {"updates": plan.updates}),
     }
     planned = {budget: _chains(plan, rates, known, asked, runs) for budget, (_, asked) in budgets.items()}
     work([chain for seed in plan.seeds for chains in planned.values() for chain in chains if chain.seed == seed])
     if until == "training":
         return
-    measuring = Measuring(plan.out, plan.num_images, processes)
+    measuring = Measuring(plan.out, plan.num_images, processes, plan.jobs)
     teachers = teacher_systems(plan.table.teacher, plan.table.teacher_steps, plan.table.samplers)
     pairs = [(one.better, one.worse) for one in plan.table.orderings]
     for (budget, chains), (sentence, _) in zip(planned.items(), budgets.values(), strict=True):
@@ -104,7 +106,7 @@ def _chains(
 ) -> list[Chain]:
     """Every row at every seed; those whose search failed are left out."""
     return [
-        Chain(name, plan.table.rows[name], seed, rate, runs, known=known[name], **asked)
+        Chain(name, plan.table.rows[name], seed, rate, runs, plan.device, known=known[name], **asked)
         for seed in plan.seeds
         for name, rate in rates.items()
     ]

@@ -11,10 +11,10 @@ from fpd_train.reproduce.measuring import Measuring, student_systems
 SEED = 1000  # of the search alone
 
 
-def candidates(table: Table, updates: int, out: Path) -> list[Chain]:
+def candidates(table: Table, updates: int, out: Path, device: str) -> list[Chain]:
     """Every row at every rate, for few updates."""
     return [
-        Chain(name, row, SEED, factor, out, updates=updates)
+        Chain(name, row, SEED, factor, out, device, updates=updates)
         for name, row in table.rows.items()
         for factor in table.rate_factors
     ]
