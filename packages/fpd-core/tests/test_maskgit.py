@@ -1,8 +1,11 @@
 """The MaskGIT network against published counts and key names, and the traps of its vocabulary."""
 
+import pytest
 import torch
 
+from fpd_core.networks.latent_maskgit import LatentMaskGit
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.noise_maskgit import NoiseMaskGit
 
 KEYS_OUTSIDE_BLOCKS = {
     *("pos_emb", "bias", "tok_emb.weight"),
@@ -53,3 +56,17 @@ def test_the_output_bias_belongs_to_a_position(teacher, rng):
     torch.testing.assert_close(change[0, 7, 3], torch.tensor(2.0))  # (a + 2) - a rounds, by how much is the processor's
     change[0, 7, 3] = 0
     assert change.abs().max() == 0
+
+@pytest.mark.parametrize("kind", [LatentMaskGit, NoiseMaskGit])
+def test_extra_inputs_are_float32_and_weights_need_not_be(kind, rng):
+    sizes = {"codebook_size": 12, "num_classes": 4, "seq_len": 16, "width": 16, "mlp_width": 32, "depth": 1}
+    network = kind(MaskGitConfig(**sizes, num_heads=2, dropout=0))
+    for parameter in network.parameters():
+        parameter.data.normal_(std=0.2, generator=rng)
+    tokens, labels = torch.randint(0, 12, (2, 16), generator=rng), torch.tensor([0, 3])
+    inputs = network.draw_inputs(2, rng)
+    expected = network(tokens, labels, **inputs)
+    assert not network(tokens, labels).equal(expected)
+    found = network.bfloat16()(tokens, labels, **inputs)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - expected).abs().max() < 0.1 * expected.std()

@@ -42,7 +42,9 @@ class LatentMaskGit(MaskGit):
     ) -> Tensor:
         """Logits [B, L, K + 1] as `MaskGit`; `latent` [B] is λ, a token behind the class, without a position."""
         image = self.embedded(tokens, embedding_noise, generator)
-        appended = None if latent is None else self.latent_projection(sinusoids(latent))[:, None]
+        appended = None
+        if latent is not None:  # λ is float32, also for weights that are not
+            appended = self.latent_projection(sinusoids(latent).to(image.dtype))[:, None]
         return self.scores(image, labels, appended)
 
     def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:

@@ -45,7 +45,9 @@ class NoiseMaskGit(MaskGit):
     ) -> Tensor:
         """Logits [B, L, K + 1] as `MaskGit`; `noise` [B, L, CHANNELS] is added to the token embeddings, projected."""
         image = self.embedded(tokens, embedding_noise, generator)
-        return self.scores(image if noise is None else image + self.noise_projection(noise), labels)
+        if noise is not None:  # drawn in float32, also for weights that are not
+            image = image + self.noise_projection(noise.to(self.noise_projection.weight.dtype))
+        return self.scores(image, labels)
 
     def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         return {"noise": pyramid(batch, isqrt(self.config.seq_len), generator, self.bias.device)}
