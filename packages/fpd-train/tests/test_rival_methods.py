@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from fpd_core import load_generator
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, TextCondition
 from fpd_core.rivals import di4c as di4c_equations
 from fpd_core.rivals import sdtt as sdtt_equations
 from fpd_train.batch import Batch
@@ -18,6 +18,7 @@ from fpd_train.config import TrainConfig
 from fpd_train.data.pair_shards import PairBatch, Pairs
 from fpd_train.methods import build_method, di4c
 from fpd_train.methods.interface import Parts
+from fpd_train.methods.rival import dropped
 
 MASK, CODES, LENGTH, BATCH = 12, 12, 64, 6
 
@@ -264,6 +265,12 @@ def test_redi0_learns_real_tokens_from_sources_of_masks_and_codes(teacher_folder
     assert report["loss_visible"] == 0
     with pytest.raises(ValueError, match="stage 'pairs' learns from pairs; set data"):
         one_step(build(teacher_folder, name="redi", stage="pairs"), "student")
+
+
+def test_labels_are_dropped_of_class_conditional_teachers_alone():
+    words = TextCondition(torch.zeros(2, 3, 4), torch.zeros(2, 4), torch.zeros(2, 3, 4))
+    with pytest.raises(ValueError, match="drops class labels, and the teacher has none"):
+        dropped(words, words, 0.5, torch.Generator())
 
 
 def test_redi_starts_from_the_stage_before(teacher_folder, tmp_path):

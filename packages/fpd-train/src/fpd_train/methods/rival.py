@@ -98,9 +98,9 @@ def maskgit_of(network: nn.Module, what: str) -> MaskGit:
 
 
 def dropped(condition: Condition, null: Condition, share: float, generator: torch.Generator) -> Condition:
-    """The labels, each replaced by the null class with probability `share`."""
-    assert isinstance(condition, ClassCondition)
-    assert isinstance(null, ClassCondition)
+    """The labels, each replaced by the null class with probability `share`. Raises ValueError: there are none."""
+    if not isinstance(condition, ClassCondition) or not isinstance(null, ClassCondition):
+        raise ValueError("this method drops class labels, and the teacher has none; use a class-conditional teacher")
     labels = condition.labels
     is_dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < share
     return ClassCondition(torch.where(is_dropped, null.labels, labels))
