@@ -19,9 +19,9 @@ from fpd_train.reproduce.processes import Processes
 from fpd_train.run_folder import decisive
 
 ROWS = Path(__file__).with_name("ablations.json")
-TABLES = ("table1", "table3", "table4", "recipe", "distance")
+TABLES = ("table1", "table3", "table4", "recipe", "masked", "distance")
 WORLDS = ("fashion", "scenes")
-CADENCES = {"sample_every": 10**6, "save_every": 50, "keep_checkpoints": 1, "device": "cpu"}
+CADENCES = {"sample_every": 10**6, "save_every": 50, "keep_checkpoints": 1}
 MEASURED = "measured.json"
 Overrides = dict[str, Any]
 
@@ -69,10 +69,11 @@ class Declared(Config):
         return found.model_copy(update={"config": self.tables[table].config.get(world, found.config)})
 
     def overrides(self, row: Overrides, world: str) -> Overrides:
-        found = {key: value for key, value in row.items() if key != "use"}
+        """A row's own values stand over those that it uses."""
+        found: Overrides = {}
         for name in row.get("use", ()):
             found |= self.shared[name].get(world, {k: v for k, v in self.shared[name].items() if k not in self.worlds})
-        return found
+        return found | {key: value for key, value in row.items() if key != "use"}
 
 
 def read_declared(path: Path = ROWS) -> Declared:
@@ -120,9 +121,12 @@ def finished(row: str, number: int, student: Path, out: Path) -> Run:
     return Run(row, number, folder=out / f"ready-{digest[:12]}", ready=student)
 
 
-def resolve(row: str, seed: int, overrides: Overrides, world: World, steps: int | None, out: Path) -> Run:
+def resolve(
+    row: str, seed: int, overrides: Overrides, world: World, steps: int | None, out: Path, device: str = "cpu"
+) -> Run:
     """The run of a row; its folder is the one whose `config.json` is this run, or a new one named by its hash."""
-    sets = overrides | {"seed": seed, "output": str(out)} | CADENCES | ({"steps": steps} if steps else {})
+    sets = overrides | {"seed": seed, "output": str(out), "device": device} | CADENCES
+    sets |= {"steps": steps} if steps else {}
     try:
         config = load_config(world.config, [f"{key}={json.dumps(value)}" for key, value in sets.items()])
     except ConfigError as error:

@@ -48,6 +48,7 @@ def planned(
     steps: int | None,
     out: Path,
     ready: Mapping[str, Sequence[Path]],
+    device: str = "cpu",
 ) -> list[Run]:
     """Finished students, then every other row at every seed, seed by seed: an early end leaves whole tables of fewer
     seeds."""
@@ -59,7 +60,7 @@ def planned(
         for number, student in enumerate(students)
     ]
     return done + [
-        resolve(name, seed, declared.overrides(overrides, world), start, steps, out)
+        resolve(name, seed, declared.overrides(overrides, world), start, steps, out, device)
         for seed in seeds
         for name, overrides in rows.items()
         if name not in ready
@@ -129,6 +130,7 @@ def main(
         int | None, typer.Option(min=1, help="Optimizer steps of every run; by default the config's.")
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs side by side, one thread each.")] = 1,
+    device: Annotated[str, typer.Option(help="Of the training; all runs of --jobs share it.")] = "cpu",
     ready: Annotated[
         list[str], typer.Option(metavar="ROW=DIR[,DIR...]", help="A row's finished students, only measured.")
     ] = [],  # noqa: B006
@@ -150,7 +152,7 @@ def main(
     names = table or TABLES
     students = ready_students(ready, {row for name in names for row in declared.tables[name].rows})
     plans = {
-        name: planned(declared, world, name, list(dict.fromkeys(seeds)), steps, place / "runs", students)
+        name: planned(declared, world, name, list(dict.fromkeys(seeds)), steps, place / "runs", students, device)
         for name in names
     }
     every = [run for runs in plans.values() for run in runs]

@@ -107,6 +107,13 @@ def test_a_stop_reaches_the_run_and_says_how_to_go_on(ablate, tmp_path):
     assert not list((tmp_path / "out").rglob("student"))  # a minute later there would have been one
 
 
+def test_a_rows_own_values_stand_over_those_it_uses():
+    row = {"use": ["masked, pixels"], "method.objective.guidance_scale": 2}
+    found = read_declared().overrides(row, "fashion")
+    assert found["method.objective.guidance_scale"] == 2
+    assert found["method.objective.own_target"] == "mask"
+
+
 @pytest.fixture
 def students(tmp_path):
     """Finished students of two seeds, trained elsewhere."""
