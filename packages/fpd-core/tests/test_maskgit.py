@@ -57,6 +57,7 @@ def test_the_output_bias_belongs_to_a_position(teacher, rng):
     change[0, 7, 3] = 0
     assert change.abs().max() == 0
 
+
 @pytest.mark.parametrize("kind", [LatentMaskGit, NoiseMaskGit])
 def test_extra_inputs_are_float32_and_weights_need_not_be(kind, rng):
     sizes = {"codebook_size": 12, "num_classes": 4, "seq_len": 16, "width": 16, "mlp_width": 32, "depth": 1}

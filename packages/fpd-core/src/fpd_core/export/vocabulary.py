@@ -36,8 +36,8 @@ def wanted(model: Teacher) -> dict[str, Any]:
         return {
             "vocabulary": {
                 "kind": "words",
-                "rule": "lower case; a comma is a space; final stops and spaces go; words are what spaces part; a word in "
-                "s or es that is no token is the token before the ending and +s",
+                "rule": "lower case; a comma is a space; final stops and spaces go; words are what spaces part; "
+                "a word in s or es that is no token is the token before the ending and +s",
                 "context_length": text.config.context_len,
                 "padding": PAD,
                 "tokens": words,

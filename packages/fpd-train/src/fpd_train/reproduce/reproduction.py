@@ -61,7 +61,10 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     known = {name: fastest([one for one in searched if one.row_name == name and not one.reason]) for name in rates}
     seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
     budgets: dict[str, tuple[str, dict[str, Any]]] = {
-        "equal time": (f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included", {"seconds": seconds}),
+        "equal time": (
+            f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included",
+            {"seconds": seconds},
+        ),
         "equal updates": (f"Every row makes {plan.updates} updates", {"updates": plan.updates}),
     }
     planned = {budget: _chains(plan, rates, known, asked, runs) for budget, (_, asked) in budgets.items()}
