@@ -33,6 +33,11 @@ class EngineConfig(Config):
     accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss compares all of them, in the memory of one."
     )
+    joint_draws: Flag = Field(
+        True,
+        description="Ranks draw the random numbers of their whole batch and take their own: how many ranks there are "
+        "then changes nothing. False draws each rank's alone, for many ranks and large codebooks.",
+    )
     max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
 
     @model_validator(mode="after")

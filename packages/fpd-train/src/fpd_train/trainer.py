@@ -13,6 +13,7 @@ from torch import distributed as dist
 from torch import nn
 
 from fpd_core import atomic
+from fpd_core.draws import shared
 from fpd_train.batch import Batch
 from fpd_train.card import model_card
 from fpd_train.checkpointing import Checkpoints
@@ -76,6 +77,15 @@ class Run:
         """Numbers of a network's engine; all but the first network's bear its name."""
         mark = "" if name == next(iter(self.engines)) else f"/{name}"
         return {f"{key}{mark}": value for key, value in self.engines[name].stats().items()}
+
+    def generator(self, phase: str, step: int, micro: int) -> torch.Generator:
+        """Randomness of a micro-batch: with `joint_draws`, that of one rank with all of it."""
+        seed = self.config.seed
+        if self.world == 1 or not self.config.engine.joint_draws:
+            return seeded(phase, seed, self.rank, step, micro, device=self.device)
+        together = seeded(phase, seed, 0, step, micro, device=self.device)
+        own = seeded(f"{phase} of one rank", seed, self.rank, step, micro, device=self.device)
+        return shared(own, together, self.rank, self.world)
 
     def save(self, step: int, log: RunLog) -> None:
         """Checkpoint step `step`. Never one with broken weights, or amid skipped steps, to push out the good ones.
@@ -182,9 +192,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
         for phase in phases:
             engine = run.engines[phase]
             forward = {name: run.engines[name].module for name in phases} | {phase: engine}
-            generators = [
-                seeded(phase, config.seed, run.rank, step, micro, device=run.device) for micro in range(len(batch))
-            ]
+            generators = [run.generator(phase, step, micro) for micro in range(len(batch))]
             if len(batch) > 1 and isinstance(method, BatchCoupled):
                 watchdog.at(f"the features of all micro-batches of {phase!r} (all-gather), step {done}")
                 method.prepare(phase, batch, forward, generators, step)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Size, Temperature
+from fpd_core.draws import with_drafts
 from fpd_core.generator import GenerationConfig
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
@@ -157,7 +158,7 @@ class FpdMethod:
             [self._conditions(batch) for batch in batches],
             self._config.objective,
             progress=step / self._steps,
-            generators=generators,
+            generators=[with_drafts(one, self._config.drafts_per_condition) for one in generators],
             gather=self._gather,
             by=self._comparison,
         )
@@ -174,6 +175,7 @@ class FpdMethod:
             if phase == DISCRIMINATOR:
                 return self._gan.discriminator_loss(batch, self.networks[STUDENT], forward[phase], generator)
         parts, objective = (forward[phase], self._teacher, self._lift), self._config.objective
+        with_drafts(generator, self._config.drafts_per_condition)
         if self._chunks:
             result = second_pass(*parts, self._chunks.pop(0), objective, generator=generator)
         else:
