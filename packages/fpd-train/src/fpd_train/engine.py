@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,7 @@ from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate
 from fpd_train.errors import NonFiniteError
 from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 from fpd_train.second_moment import SecondMomentAdamW
+from fpd_train.universal import convert
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
@@ -131,7 +133,7 @@ class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
 
     def save(self, state_dict: Any, path: str) -> None:
         try:
-            with atomic.replacing(Path(path)) as partial, partial.open("wb") as file:
+            with atomic.replacing(Path(path)) as target, target.open("wb") as file:
                 writer: Any = _RememberingWriter(file)
                 try:
                     torch.save(state_dict, writer)
@@ -142,14 +144,15 @@ class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
             self.error = error
 
     def read(self, path: Path) -> None:
-        """Open a file ahead of `load`.
+        """Open a file ahead of `load`. Raises ValueError: it is absent, damaged or holds more than tensors."""
+        self._ahead[str(path)] = self.opened(path)
 
-        Raises:
-            ValueError: it is absent, damaged or holds more than tensors.
-        """
+    @staticmethod
+    def opened(path: Path, *, mapped: bool = False) -> Any:
+        """What a file holds; `mapped` leaves its tensors on the disk until they are used. Raises ValueError."""
         try:
             with open_regular(path) as file, torch.serialization.safe_globals(RECORDS):
-                self._ahead[str(path)] = torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # whatever a file from elsewhere makes of torch's reader
             raise ValueError(
                 f"{path} cannot be resumed from: it is damaged or holds more than tensors ({_first_line(error)})"
@@ -303,6 +306,10 @@ class Engine:
                 whole = safe_get_full_fp32_param(parameter)
                 yield name, parameter.detach() if whole is None else whole
 
+    @property
+    def zero_stage(self) -> int:
+        return self._config.zero_stage
+
     def buffers(self) -> dict[str, Tensor]:
         """The network's buffers by name."""
         return dict(self._engine.module.named_buffers())
@@ -332,6 +339,35 @@ class Engine:
         for path in sorted(folder.glob("*.pt")):
             if "_pp_rank_" not in path.name or f"_pp_rank_{dist.get_rank()}_" in path.name:
                 self._files.read(path)
+
+    def convert(self, folder: Path, target: Path, stage: int) -> None:
+        """Write what `save` wrote at ZeRO stage `stage` in a form for any number of ranks. On one rank alone.
+
+        Raises:
+            ValueError: a file is damaged, or DeepSpeed cannot.
+            OSError: `target` cannot be written.
+        """
+        convert(folder, target, stage, partial(self._files.opened, mapped=True))
+
+    def load_converted(self, folder: Path) -> None:
+        """Restore what `convert` wrote. Collective. Raises ValueError: it is of another network."""
+        states = sorted(folder.glob("*_model_states.pt"))[0]
+        saved = self._files.opened(states)["module"]
+        # DeepSpeed takes nothing but the trained weights from such a checkpoint.
+        with torch.no_grad():
+            for name, tensor in (*self.module.named_buffers(), *self._frozen()):
+                if name in saved and saved[name].shape == tensor.shape:
+                    tensor.copy_(saved[name])
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            self.load(folder)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+
+    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Weights that are not trained, where a rank has them whole."""
+        whole = self._config.zero_stage < 3
+        return ((name, p) for name, p in self.module.named_parameters() if whole and not p.requires_grad)
 
     def load(self, folder: Path) -> None:
         """Restore what `read` has opened. Collective.

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
 
@@ -16,7 +16,7 @@ from fpd_core import atomic
 from fpd_core.draws import shared
 from fpd_train.batch import Batch
 from fpd_train.card import model_card
-from fpd_train.checkpointing import Checkpoints
+from fpd_train.checkpointing import Checkpoints, Layout
 from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
@@ -64,6 +64,12 @@ class Run:
     updates: dict[str, int]
     checkpoints: Checkpoints
     command: str
+    start: int
+    images_before: int
+
+    def images_seen(self, step: int) -> int:
+        """Images of all ranks in the first `step` steps."""
+        return self.images_before + (step - self.start) * _images_per_step(self.config, self.world)
 
     @property
     def averaged(self) -> dict[str, torch.nn.Module]:
@@ -102,7 +108,8 @@ class Run:
             return
         log.sync()
         try:
-            for remark in self.checkpoints.save(step, self.updates, self.engines, self.emas, self.remembered):
+            state = (self.updates, self.engines, self.emas, self.remembered)
+            for remark in self.checkpoints.save(step, *state, images_seen=self.images_seen(step)):
                 log.say(remark)
         except OSError as error:
             if self.config.on_disk_full == "stop" or not atomic.is_disk_full(error):
@@ -140,18 +147,22 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
     """
     with held_by_rank_0(config.output):
         device, store = start_processes(config.device, 1.5 * config.watchdog_seconds)  # the watchdog speaks first
-        checkpoints = Checkpoints(config.output / "checkpoints", config.keep_checkpoints)
+        world = dist.get_world_size()
+        layout = Layout(world, config.engine.zero_stage, _images_per_step(config, world))
+        checkpoints = Checkpoints(config.output / "checkpoints", config.keep_checkpoints, layout)
         try:
             start, remarks = starting_point(config, checkpoints, checkpoint)
             if start is None:
                 return
-            state = _build(config, command, device, checkpoints, start)
+            state, remark = _build(config, command, device, checkpoints, start)
             with _log(state, start) as log:
-                for remark in [*remarks, *([f"resuming {config.output} at step {start}"] if start else [])]:
+                if start:
+                    remarks.append(f"resuming {config.output} at step {start}" + (f"; {remark}" if remark else ""))
+                for remark in remarks:
                     log.say(remark)
                 with Watchdog(store, state.rank, state.world, config.watchdog_seconds, checkpoints) as watchdog:
                     stop.between_steps(checkpoints)
-                    train(state, _stream(state, start), log, stop, watchdog, start)
+                    train(state, _stream(state), log, stop, watchdog)
                     watchdog.at("the barrier before the export")
                     barrier()
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
@@ -174,7 +185,7 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
             leave()
 
 
-def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, watchdog: Watchdog, start: int) -> None:
+def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, watchdog: Watchdog) -> None:
     """Optimise until `config.steps`. Restarting with the same configuration continues exactly.
 
     Raises:
@@ -182,8 +193,8 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
         OSError: the logs cannot be written.
     """
     config, method = run.config, run.method
-    images_per_step = config.micro_batch * config.engine.accumulation * run.world
-    for step in range(start, config.steps):
+    images_per_step = _images_per_step(config, run.world)
+    for step in range(run.start, config.steps):
         began, done = time.perf_counter(), step + 1
         watchdog.at(f"the data of step {done}")
         batch = [next(batches) for _ in range(config.engine.accumulation)]
@@ -217,7 +228,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
             watchdog.at(f"the measurement of progress (on rank 0), step {done}")
             measured = run.measure(method)
         due = bool(measured) or done % config.log_every == 0 or done == config.steps
-        log.step(done, done * images_per_step, numbers, measured, write=due)
+        log.step(done, run.images_seen(done), numbers, measured, write=due)
         watchdog.at(f"the vote on stopping (all-reduce), step {done}")
         verdict = largest(_verdict(stop, log), run.device)
         if verdict == Verdict.CANNOT_WRITE:
@@ -239,7 +250,9 @@ def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
     return Verdict.STOP if stop.raised else Verdict.GO_ON
 
 
-def _build(config: TrainConfig, command: str, device: torch.device, checkpoints: Checkpoints, start: int) -> Run:
+def _build(
+    config: TrainConfig, command: str, device: torch.device, checkpoints: Checkpoints, start: int
+) -> tuple[Run, str | None]:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
     bfloat16 = config.engine.precision == "bfloat16"
@@ -251,10 +264,17 @@ def _build(config: TrainConfig, command: str, device: torch.device, checkpoints:
         for name, network in method.networks.items()
     }
     engines = {name: _engine(network, config, settings[name]) for name, network in method.networks.items()}
-    run = Run(config, rank, world, device, method, engines, emas, dict.fromkeys(engines, 0), checkpoints, command)
-    if start:
-        run.updates.update(checkpoints.restore(start, engines, emas, run.remembered))
-    return run
+    updates, before = dict.fromkeys(engines, 0), start * _images_per_step(config, world)
+    run = Run(config, rank, world, device, method, engines, emas, updates, checkpoints, command, start, before)
+    if not start:
+        return run, None
+    state, remark = checkpoints.restore(start, engines, emas, run.remembered)
+    updates.update(state.updates)
+    return (run if state.images_seen is None else replace(run, images_before=state.images_seen)), remark
+
+
+def _images_per_step(config: TrainConfig, world: int) -> int:
+    return config.micro_batch * config.engine.accumulation * world
 
 
 def _engine(network: nn.Module, config: TrainConfig, own: NetworkSettings) -> Engine:
@@ -284,15 +304,17 @@ def _log(run: Run, start: int) -> RunLog:
     )
 
 
-def _stream(run: Run, start: int) -> Iterator[Batch]:
+def _stream(run: Run) -> Iterator[Batch]:
     config = run.config
+    # Where the batch has another size now, the part of one that would be seen twice is left out.
+    start = -(-run.images_before // (config.micro_batch * run.world))
     stream = open_stream(
         config.data,
         batch_size=config.micro_batch // run.method.drafts_per_condition,
         seed=config.seed,
         rank=run.rank,
         world=run.world,
-        start=start * config.engine.accumulation,
+        start=start,
     )
     return (batch.to(run.device) for batch in stream)
 
