@@ -135,7 +135,8 @@ class Checkpoints:
             written: list[Path] = []
             for name, engine in engines.items():
                 written += together(lambda: engine.save(partial / name))  # noqa: B023  (called at once)
-            written += together(lambda: _write_own(partial, state, _kept(emas, remembered)))
+            tensors = {name: part.state() for name, part in _kept(emas, remembered).items()}
+            written += together(lambda: _write_own(partial, state, tensors))
             # Each rank lists what it wrote itself: on network file systems others may see it only later.
             records = together(lambda: [manifest.record(partial, path) for path in written])
             everyones = [one for part in gather(records) for one in part]
@@ -271,7 +272,7 @@ def _fresh(folder: Path) -> None:
 
 
 class _Kept(NamedTuple):
-    """What rank 0 writes and all ranks read: tensors out, and in again from a named file."""
+    """What rank 0 writes and all ranks read: tensors out, collectively, and in again from a named file."""
 
     state: Callable[[], dict[str, Tensor]]
     load: Callable[[dict[str, Tensor], str], None]
@@ -287,13 +288,13 @@ def _kept(emas: Mapping[str, Ema], remembered: Mapping[str, nn.Module]) -> dict[
     return averages | networks
 
 
-def _write_own(folder: Path, state: State, kept: Mapping[str, _Kept]) -> list[Path]:
+def _write_own(folder: Path, state: State, kept: Mapping[str, Mapping[str, Tensor]]) -> list[Path]:
     """What rank 0 writes beside the engines' files; returns the paths."""
     if dist.get_rank() != 0:
         return []
     contents = {STATE: state.model_dump_json().encode()}
     for name, part in kept.items():
-        tensors = {key: value.contiguous() for key, value in part.state().items()}
+        tensors = {key: value.contiguous() for key, value in part.items()}
         contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
@@ -34,7 +35,7 @@ from fpd_train.methods.interface import (
     Report,
 )
 from fpd_train.nonfinite import first_non_finite
-from fpd_train.ranks import barrier, decided_by_rank_0, is_lost_contact, largest, leave
+from fpd_train.ranks import barrier, decided_by_rank_0, gather, is_lost_contact, largest, leave
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
@@ -71,9 +72,11 @@ class Run:
         """Images of all ranks in the first `step` steps."""
         return self.images_before + (step - self.start) * _images_per_step(self.config, self.world)
 
-    @property
-    def averaged(self) -> dict[str, torch.nn.Module]:
-        return {name: ema.module for name, ema in self.emas.items()}
+    @contextmanager
+    def averaged(self) -> Iterator[Mapping[str, nn.Module]]:
+        """The averaged networks, whole on rank 0 while this lasts. Collective."""
+        with ExitStack() as stack:
+            yield {name: stack.enter_context(ema.gathered()) for name, ema in self.emas.items()}
 
     @property
     def remembered(self) -> Mapping[str, nn.Module]:
@@ -101,8 +104,8 @@ class Run:
             OSError: the checkpoint cannot be written, and the configuration says to stop then.
         """
         for name, ema in self.emas.items():
-            if broken := first_non_finite(ema.module.state_dict().items()):
-                raise NonFiniteError(f"the weight {broken} of {name!r} is no longer finite at step {step}")
+            if broken := [found for found in gather(first_non_finite(ema.parts())) if found]:
+                raise NonFiniteError(f"the weight {broken[0]} of {name!r} is no longer finite at step {step}")
         if any(engine.is_skipping for engine in self.engines.values()):
             log.say(f"step {step} was skipped, so it has no checkpoint; {self.checkpoints}")
             return
@@ -119,17 +122,22 @@ class Run:
     def measure(self, method: Monitored) -> Report:
         """Rank 0's measurements of the averaged networks, and how long they took, on all ranks. Collective."""
         began = time.perf_counter()
-        measured = decided_by_rank_0(partial(method.monitor, self.averaged, self.config.output))
+        with self.averaged() as averaged:
+            measured = decided_by_rank_0(partial(method.monitor, averaged, self.config.output))
         return measured | {"monitor_seconds": time.perf_counter() - began}
 
     def end_round(self, method: InRounds, done: int) -> None:
         """Export the round that ends with step `done` and begin the next. Collective. Raises OSError: not written."""
         card = model_card(self.config, self.command, self.world, {})
-        decided_by_rank_0(lambda: method.export_round(done, self.config.output, self.averaged, card))
+        with self.averaged() as averaged:
+            decided_by_rank_0(lambda: method.export_round(done, self.config.output, averaged, card))
         method.hand_over({name: dict(engine.masters()) for name, engine in self.engines.items()})
 
-    def grid(self) -> torch.Tensor:
-        return self.method.grid(self.averaged, seeded("grid", self.config.seed, device=self.device))
+    def save_grid(self, step: int, log: RunLog) -> None:
+        """Draw with the averaged networks, on rank 0. Collective."""
+        with self.averaged() as averaged:
+            if self.rank == 0:
+                log.grid(step, self.method.grid(averaged, seeded("grid", self.config.seed, device=self.device)))
 
 
 def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | None = None) -> None:
@@ -166,8 +174,7 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
                     watchdog.at("the barrier before the export")
                     barrier()
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
-                if state.rank == 0:
-                    _finish(state, log)
+                _finish(state, log)
         except OSError as error:
             where, why = error.filename or config.output, error.strerror or error
             raise ValueError(f"{where}: {why}; {checkpoints}. Mend that and run the same command to resume") from None
@@ -214,9 +221,9 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
                     report = dict.fromkeys(report, math.nan)
                 watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
                 applied = engine.update(loss)
-            watchdog.at(f"the all-gather of the weights of {phase!r}, step {done}")
             if applied:
-                run.emas[phase].update(run.updates[phase], engine.masters(), engine.buffers())
+                masters = ((share.name, share.values) for share in engine.shares())
+                run.emas[phase].update(run.updates[phase], masters, engine.buffers())
                 run.updates[phase] += 1
             numbers |= report | run.stats(phase)
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
@@ -235,7 +242,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
             decided_by_rank_0(log.raise_failure)
         watchdog.at(f"the sample grid, step {done}")
         if done % config.sample_every == 0 or done == config.steps:
-            log.grid(done, run.grid())
+            run.save_grid(done, log)
         watchdog.at(f"the checkpoint (barriers), step {done}")
         if done % config.save_every == 0 or done == config.steps or verdict == Verdict.STOP:
             run.save(done, log)
@@ -264,6 +271,9 @@ def _build(
         for name, network in method.networks.items()
     }
     engines = {name: _engine(network, config, settings[name]) for name, network in method.networks.items()}
+    if world > 1:
+        for name, ema in emas.items():
+            ema.shard(engines[name].shares())
     updates, before = dict.fromkeys(engines, 0), start * _images_per_step(config, world)
     run = Run(config, rank, world, device, method, engines, emas, updates, checkpoints, command, start, before)
     if not start:
@@ -320,15 +330,21 @@ def _stream(run: Run) -> Iterator[Batch]:
 
 
 def _finish(run: Run, log: RunLog) -> None:
-    """Measure and export, on rank 0 alone: the averaged networks are whole on every rank."""
+    """Measure and export, on rank 0 alone. Collective."""
+    with run.averaged() as averaged:
+        if run.rank == 0:
+            _export(run, averaged, log)
+
+
+def _export(run: Run, averaged: Mapping[str, nn.Module], log: RunLog) -> None:
     config = run.config
     quality: Report = {}
     if config.validation is not None:
         log.say("measuring quality")
         validation = open_stream(config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, start=0)
-        quality = run.method.quality(run.averaged, (batch.to(run.device) for batch in validation))
+        quality = run.method.quality(averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
-    run.method.export(folder, run.averaged, model_card(config, run.command, run.world, quality))
+    run.method.export(folder, averaged, model_card(config, run.command, run.world, quality))
     write_done(config.output, Done(steps=config.steps, quality=quality))
     figures = "  ".join(f"{name} {value:.4g}" for name, value in quality.items())
     log.say(f"exported {folder}  {figures}")
