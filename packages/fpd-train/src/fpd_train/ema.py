@@ -73,12 +73,12 @@ class Ema:
             self._release()
 
     @contextmanager
-    def gathered(self) -> Iterator[nn.Module]:
-        """The average, whole on rank 0 while this lasts. Collective."""
+    def gathered(self, *, everywhere: bool = False) -> Iterator[nn.Module]:
+        """The average, whole on rank 0 or everywhere while this lasts. Collective."""
         if self._starts is not None:
             for name, parameter in self._trained.items():
-                whole = self._whole(name, parameter.device)
-                if dist.get_rank() == 0:
+                whole = self._whole(name, parameter.device, everywhere)
+                if everywhere or dist.get_rank() == 0:
                     parameter.data = whole
         yield self.module
         if self._starts is not None:
@@ -123,14 +123,17 @@ class Ema:
         for name, buffer in self.module.named_buffers():
             buffer.copy_(buffers[name])
 
-    def _whole(self, name: str, device: torch.device) -> Tensor:
-        """A weight on rank 0, the sum of shares that do not overlap."""
+    def _whole(self, name: str, device: torch.device, everywhere: bool) -> Tensor:
+        """A weight on rank 0 or everywhere, the sum of shares that do not overlap."""
         assert self._starts is not None
         flat = torch.zeros(self._shapes[name].numel(), device=device)
         if name in self._own:
             own = self._own[name]
             flat.narrow(0, self._starts[name], len(own)).copy_(own)
-        dist.reduce(flat, 0)
+        if everywhere:
+            dist.all_reduce(flat)
+        else:
+            dist.reduce(flat, 0)
         return flat.view(self._shapes[name])
 
     def _release(self) -> None:

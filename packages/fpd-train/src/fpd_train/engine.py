@@ -7,8 +7,8 @@ through the engine itself, and each engine gets one backward per micro-batch: ot
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import distributed as dist
 from fpd_core import atomic
 from fpd_core.untrusted import open_regular
 from fpd_train import ranks
+from fpd_train.breakdown import Breakdown
 from fpd_train.ema import Share
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
@@ -82,6 +83,11 @@ def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig, micro_ba
         "gradient_clipping": optimizer.clip,
         "steps_per_print": 10**9,
     }
+    zero = config["zero_optimization"]
+    if engine.offload != "off":
+        where = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero |= {"offload_optimizer": where} | ({"offload_param": where} if engine.offload == "all" else {})
+        config["zero_force_ds_cpu_optimizer"] = False  # its own is compiled for minutes; torch's runs on any device
     if engine.precision == "bfloat16":
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -187,6 +193,28 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__} {str(error).strip().splitlines()[0] if str(error).strip() else ''}".strip()
 
 
+class Partitioned:
+    """Frozen networks whose weights the ranks share at ZeRO stage 3: gathered layer by layer in every forward pass, so
+    that all ranks must run them alike."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], micro_batch: int) -> None:
+        self._parameters = [p for network in networks.values() for p in network.parameters()]
+        self._engines = [self._partition(network, micro_batch) for network in networks.values()]
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While this lasts the weights are whole on all ranks, to be written: a forward pass would scatter them."""
+        with deepspeed.zero.GatheredParameters(self._parameters):
+            yield
+
+    @staticmethod
+    def _partition(network: nn.Module, micro_batch: int) -> Any:
+        config: dict[str, Any] = {"train_micro_batch_size_per_gpu": micro_batch, "zero_optimization": {"stage": 3}}
+        if any(p.dtype is torch.bfloat16 for p in network.parameters()):
+            config["bf16"] = {"enabled": True}
+        return deepspeed.initialize(model=network, config=config | {"steps_per_print": 10**9})[0]
+
+
 class Engine:
     """A trained network: forward through the engine, one backward per micro-batch, a step that may be skipped."""
 
@@ -215,6 +243,8 @@ class Engine:
             model_parameters=trainable,
             config=_deepspeed_config(engine, optimizer, micro_batch),
         )
+        if engine.compile != "off":
+            self._engine.compile(backend=engine.compile)
         self._engine.checkpoint_engine = self._files
         # Runs export their own safetensors; copied by rank 0 alone, the script would leave the others behind when it
         # does not fit on the disk.
@@ -293,6 +323,12 @@ class Engine:
                 f"not finite: {culprits[0] if culprits else 'a gradient'}"
             )
         self._suspects = []
+
+    def watch(self, breakdown: Breakdown, name: str) -> None:
+        """Time its forward passes as `name`, its backward passes and its steps."""
+        breakdown.watch(self, "_forward", name)
+        for method in ("backward", "step"):
+            breakdown.watch(self._engine, method, method)
 
     def stats(self) -> dict[str, float]:
         """Learning rate and, where the stage reports it, the gradient norm before clipping."""

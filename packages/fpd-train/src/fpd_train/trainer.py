@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import partial
@@ -16,16 +16,18 @@ from torch import nn
 from fpd_core import atomic
 from fpd_core.draws import shared
 from fpd_train.batch import Batch
+from fpd_train.breakdown import Breakdown
 from fpd_train.card import model_card
 from fpd_train.checkpointing import Checkpoints, Layout
 from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
-from fpd_train.engine import Engine, start_processes
+from fpd_train.engine import Engine, Partitioned, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
 from fpd_train.methods import build_method
 from fpd_train.methods.interface import (
     BatchCoupled,
+    Distils,
     InRounds,
     Method,
     Monitored,
@@ -36,6 +38,7 @@ from fpd_train.methods.interface import (
 )
 from fpd_train.nonfinite import first_non_finite
 from fpd_train.ranks import barrier, decided_by_rank_0, gather, is_lost_contact, largest, leave
+from fpd_train.recompute import recompute, recompute_blocks
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
@@ -67,6 +70,8 @@ class Run:
     command: str
     start: int
     images_before: int
+    breakdown: Breakdown
+    partitioned: Partitioned | None
 
     def images_seen(self, step: int) -> int:
         """Images of all ranks in the first `step` steps."""
@@ -74,9 +79,15 @@ class Run:
 
     @contextmanager
     def averaged(self) -> Iterator[Mapping[str, nn.Module]]:
-        """The averaged networks, whole on rank 0 while this lasts. Collective."""
+        """The averaged networks, whole on the ranks that draw while this lasts. Collective."""
+        everywhere = self.partitioned is not None
         with ExitStack() as stack:
-            yield {name: stack.enter_context(ema.gathered()) for name, ema in self.emas.items()}
+            yield {name: stack.enter_context(ema.gathered(everywhere=everywhere)) for name, ema in self.emas.items()}
+
+    @property
+    def draws(self) -> bool:
+        """Whether this rank samples the averaged networks: rank 0, or all where frozen networks lie in pieces."""
+        return self.rank == 0 or self.partitioned is not None
 
     @property
     def remembered(self) -> Mapping[str, nn.Module]:
@@ -123,7 +134,8 @@ class Run:
         """Rank 0's measurements of the averaged networks, and how long they took, on all ranks. Collective."""
         began = time.perf_counter()
         with self.averaged() as averaged:
-            measured = decided_by_rank_0(partial(method.monitor, averaged, self.config.output))
+            measuring = partial(method.monitor, averaged, self.config.output)
+            measured = decided_by_rank_0(measuring) if self.partitioned is None else measuring()
         return measured | {"monitor_seconds": time.perf_counter() - began}
 
     def end_round(self, method: InRounds, done: int) -> None:
@@ -134,9 +146,9 @@ class Run:
         method.hand_over({name: dict(engine.masters()) for name, engine in self.engines.items()})
 
     def save_grid(self, step: int, log: RunLog) -> None:
-        """Draw with the averaged networks, on rank 0. Collective."""
+        """Draw with the averaged networks. Collective."""
         with self.averaged() as averaged:
-            if self.rank == 0:
+            if self.draws:
                 log.grid(step, self.method.grid(averaged, seeded("grid", self.config.seed, device=self.device)))
 
 
@@ -270,17 +282,42 @@ def _build(
         name: Ema(network, config.ema, saves_frozen=settings[name].saves_frozen)
         for name, network in method.networks.items()
     }
+    if config.engine.activation_checkpointing != "off":
+        for network in method.networks.values():
+            recompute_blocks(network)
     engines = {name: _engine(network, config, settings[name]) for name, network in method.networks.items()}
+    breakdown = Breakdown(device)
+    partitioned = _prepare_frozen(method, config, breakdown)
+    for name, engine in engines.items():
+        engine.watch(breakdown, name)
     if world > 1:
         for name, ema in emas.items():
             ema.shard(engines[name].shares())
     updates, before = dict.fromkeys(engines, 0), start * _images_per_step(config, world)
-    run = Run(config, rank, world, device, method, engines, emas, updates, checkpoints, command, start, before)
+    places = (rank, world, device)
+    run = Run(
+        config, *places, method, engines, emas, updates, checkpoints, command, start, before, breakdown, partitioned
+    )
     if not start:
         return run, None
     state, remark = checkpoints.restore(start, engines, emas, run.remembered)
     updates.update(state.updates)
     return (run if state.images_seen is None else replace(run, images_before=state.images_seen)), remark
+
+
+def _prepare_frozen(method: Method, config: TrainConfig, breakdown: Breakdown) -> Partitioned | None:
+    """Frozen networks as the engine's section wants them; their parts of a step are timed."""
+    if not isinstance(method, Distils):
+        return None
+    how = config.engine
+    partitioned = Partitioned(method.frozen, config.micro_batch) if how.partition_frozen else None
+    for name, (owner, work) in method.stages.items():
+        if how.compile != "off" and name != "drift":
+            setattr(owner, work, torch.compile(getattr(owner, work), backend=how.compile))
+        if how.activation_checkpointing == "all" and name in ("decode", "lift"):
+            recompute(owner, work)
+        breakdown.watch(owner, work, name)
+    return partitioned
 
 
 def _images_per_step(config: TrainConfig, world: int) -> int:
@@ -331,7 +368,7 @@ def _stream(run: Run) -> Iterator[Batch]:
 
 def _finish(run: Run, log: RunLog) -> None:
     """Measure and export, on rank 0 alone. Collective."""
-    with run.averaged() as averaged:
+    with run.averaged() as averaged, run.partitioned.gathered() if run.partitioned else nullcontext():
         if run.rank == 0:
             _export(run, averaged, log)
 

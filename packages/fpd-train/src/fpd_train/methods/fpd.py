@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -124,6 +124,17 @@ class FpdMethod:
         self.remembered: Mapping[str, nn.Module] = (
             {"distance": self._comparison.distance} if objective.distance.remembers else {}
         )
+        decoder = getattr(getattr(self._teacher, "tokenizer", None), "decoder", None)
+        backbones = {label: space.backbone for label, space in self._lift.spaces.items() if space.backbone is not None}
+        self.frozen: Mapping[str, nn.Module] = (
+            {"teacher": self._teacher.network} | ({"decoder": decoder} if decoder is not None else {}) | backbones
+        )
+        self.stages: Mapping[str, tuple[Any, str]] = {
+            "teacher": (self._teacher.network, "forward"),
+            "decode": (self._lift, "decode"),
+            "lift": (self._lift, "features"),
+            "drift": (self._comparison.distance, "forward"),
+        }
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
