@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import distributed as dist
 from torch.profiler import record_function
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 COLLECTIVES = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce", "reduce_scatter_tensor", "broadcast", "barrier"),
@@ -79,6 +80,10 @@ class Breakdown:
         order = [*(name for name in PARTS if name in found), *(name for name in found if name not in PARTS)]
         return {f"{SECONDS}{name}": found[name] for name in order}
 
+    def clear(self) -> None:
+        """Forget what was measured so far."""
+        self._marks = []
+
     def _mark(self, name: str | None) -> None:
         if not self._cuda:
             self._marks.append((name, time.perf_counter()))
@@ -88,18 +93,23 @@ class Breakdown:
         self._marks.append((name, event))
 
 
-@contextmanager
-def counted_flops() -> Iterator[list[int]]:
-    """A list whose only entry is, at exit, the floating-point operations of matrix products meanwhile."""
-    found = [0]
-    with FlopCounterMode(display=False) as counter:
-        yield found
-    found[0] = counter.get_total_flops()
+class CountedFlops(TorchDispatchMode):
+    """While it lasts, `total` counts the floating-point operations of matrix products and convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
     """FLOP/s of one large matrix product, the best of five: the peak that this machine shows, not its vendor's."""
-    side = side or (8192 if device.type == "cuda" else 1024)
+    side = side or (8192 if device.type == "cuda" else 512)
     a = torch.ones(side, side, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(5):

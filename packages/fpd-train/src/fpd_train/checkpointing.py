@@ -314,7 +314,11 @@ def _change(state: State, stage: int, now: Layout) -> str | None:
     if (state.world, stage) == (now.world, now.zero_stage):
         return None
     remark = f"its {state.world} rank(s) at ZeRO stage {stage} go on as {now.world} at stage {now.zero_stage}"
-    return remark if state.batch in (None, now.batch) else f"{remark}, with {now.batch} images in a step, not {state.batch}"
+    return (
+        remark
+        if state.batch in (None, now.batch)
+        else f"{remark}, with {now.batch} images in a step, not {state.batch}"
+    )
 
 
 def _convert(folder: Path, target: Path, engines: Mapping[str, Engine], stage: int) -> None:

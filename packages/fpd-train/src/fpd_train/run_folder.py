@@ -24,10 +24,10 @@ from fpd_train.runlog import SAMPLES
 # earlier; a cosine schedule then follows the new horizon from there.
 OPERATIONAL = {
     *("steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"),
-    *("on_disk_full", "watchdog_seconds", "micro_batch"),
+    *("on_disk_full", "watchdog_seconds", "micro_batch", "trackers"),
 }
-# How a batch is spread; the checkpoint says how large it is, and whether its ZeRO stage can go on.
-SPREAD = {"zero_stage", "accumulation"}
+# How a batch is spread and computed; the checkpoint says how large it is, and whether its ZeRO stage can go on.
+SPREAD = {"zero_stage", "accumulation", "activation_checkpointing", "compile", "offload", "partition_frozen"}
 
 
 def decisive(config: TrainConfig) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine, Partitioned, start_processes
-from fpd_train.errors import Interrupted, NonFiniteError, RankError
+from fpd_train.errors import Interrupted, NonFiniteError, OutOfMemoryError, RankError
+from fpd_train.memory import is_out_of_memory, remedies
 from fpd_train.methods import build_method
 from fpd_train.methods.interface import (
     BatchCoupled,
@@ -37,12 +38,14 @@ from fpd_train.methods.interface import (
     Report,
 )
 from fpd_train.nonfinite import first_non_finite
+from fpd_train.pace import PROFILE, Pace
 from fpd_train.ranks import barrier, decided_by_rank_0, gather, is_lost_contact, largest, leave
 from fpd_train.recompute import recompute, recompute_blocks
 from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_done
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
 from fpd_train.stopping import StopRequest
+from fpd_train.trackers import Tracker
 from fpd_train.watchdog import Watchdog
 
 
@@ -70,6 +73,7 @@ class Run:
     command: str
     start: int
     images_before: int
+    pace: Pace
     breakdown: Breakdown
     partitioned: Partitioned | None
 
@@ -152,13 +156,16 @@ class Run:
                 log.grid(step, self.method.grid(averaged, seeded("grid", self.config.seed, device=self.device)))
 
 
-def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | None = None) -> None:
+def run(
+    config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | None = None, *, profile: bool = False
+) -> None:
     """Train, checkpoint and export as `config` says. Repeating a finished run says so; an interrupted one continues.
 
     Args:
         command: how the user started this, for messages and the model card.
         stop: hears requests to stop since the process began.
         checkpoint: name of the one to resume from, in place of the newest; needs no manifest.
+        profile: write torch traces of two early steps.
 
     Raises:
         ConfigError, CheckpointError, DataError, ValueError: one sentence for the user.
@@ -174,7 +181,7 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
             start, remarks = starting_point(config, checkpoints, checkpoint)
             if start is None:
                 return
-            state, remark = _build(config, command, device, checkpoints, start)
+            state, remark = _build(config, command, device, checkpoints, start, profile)
             with _log(state, start) as log:
                 if start:
                     remarks.append(f"resuming {config.output} at step {start}" + (f"; {remark}" if remark else ""))
@@ -182,7 +189,8 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
                     log.say(remark)
                 with Watchdog(store, state.rank, state.world, config.watchdog_seconds, checkpoints) as watchdog:
                     stop.between_steps(checkpoints)
-                    train(state, _stream(state), log, stop, watchdog)
+                    with state.breakdown.watching_collectives():
+                        train(state, _stream(state), log, stop, watchdog)
                     watchdog.at("the barrier before the export")
                     barrier()
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
@@ -197,6 +205,9 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
                 f"{error}; {checkpoints}. Begin again in a new output with a lower optimizer.lr"
             ) from None
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                settings = "; then ".join(remedies(config, world))
+                raise OutOfMemoryError(f"out of memory ({_first_line(error)}); set {settings}; {checkpoints}") from None
             if not is_lost_contact(error):
                 raise
             raise RankError(f"another rank is gone ({str(error).splitlines()[0]}); {checkpoints}") from None
@@ -216,28 +227,32 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
     for step in range(run.start, config.steps):
         began, done = time.perf_counter(), step + 1
         watchdog.at(f"the data of step {done}")
-        batch = [next(batches) for _ in range(config.engine.accumulation)]
         numbers: Report = {}
         phases = method.phases(step)
-        for phase in phases:
-            engine = run.engines[phase]
-            forward = {name: run.engines[name].module for name in phases} | {phase: engine}
-            generators = [run.generator(phase, step, micro) for micro in range(len(batch))]
-            if len(batch) > 1 and isinstance(method, BatchCoupled):
-                watchdog.at(f"the features of all micro-batches of {phase!r} (all-gather), step {done}")
-                method.prepare(phase, batch, forward, generators, step)
-            for part, generator in zip(batch, generators, strict=True):
-                watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
-                loss, report = method.loss(phase, part, forward, generator, step)
-                if not engine.outputs_are_finite:
-                    report = dict.fromkeys(report, math.nan)
-                watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
-                applied = engine.update(loss)
-            if applied:
-                masters = ((share.name, share.values) for share in engine.shares())
-                run.emas[phase].update(run.updates[phase], masters, engine.buffers())
-                run.updates[phase] += 1
-            numbers |= report | run.stats(phase)
+        with run.pace.step():
+            with run.breakdown.part("data"):
+                batch = [next(batches) for _ in range(config.engine.accumulation)]
+            for phase in phases:
+                engine = run.engines[phase]
+                forward = {name: run.engines[name].module for name in phases} | {phase: engine}
+                generators = [run.generator(phase, step, micro) for micro in range(len(batch))]
+                if len(batch) > 1 and isinstance(method, BatchCoupled):
+                    watchdog.at(f"the features of all micro-batches of {phase!r} (all-gather), step {done}")
+                    method.prepare(phase, batch, forward, generators, step)
+                for part, generator in zip(batch, generators, strict=True):
+                    watchdog.at(f"the loss of {phase!r} (all-gather of features), step {done}")
+                    loss, report = method.loss(phase, part, forward, generator, step)
+                    if not engine.outputs_are_finite:
+                        report = dict.fromkeys(report, math.nan)
+                    watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
+                    applied = engine.update(loss)
+                if applied:
+                    masters = ((share.name, share.values) for share in engine.shares())
+                    run.emas[phase].update(run.updates[phase], masters, engine.buffers())
+                    run.updates[phase] += 1
+                numbers |= report | run.stats(phase)
+        due = done % config.log_every == 0 or done == config.steps
+        timing = run.pace.numbers() if due else {}
         numbers["images_per_second"] = images_per_step / (time.perf_counter() - began)
         if isinstance(method, InRounds) and method.ends_round(done):
             watchdog.at(f"the end of a round (all-gather of the weights), step {done}")
@@ -246,8 +261,9 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
         if isinstance(method, Monitored) and method.is_monitored(done):
             watchdog.at(f"the measurement of progress (on rank 0), step {done}")
             measured = run.measure(method)
-        due = bool(measured) or done % config.log_every == 0 or done == config.steps
-        log.step(done, run.images_seen(done), numbers, measured, write=due)
+        log.step(done, run.images_seen(done), numbers, measured, write=due or bool(measured))
+        if due:
+            log.timing(done, timing)
         watchdog.at(f"the vote on stopping (all-reduce), step {done}")
         verdict = largest(_verdict(stop, log), run.device)
         if verdict == Verdict.CANNOT_WRITE:
@@ -263,6 +279,10 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
             raise Interrupted(f"stopped at step {done} of {config.steps}; {lost}")
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split(". ")[0].splitlines()[0]
+
+
 def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
     if log.failure is not None:
         return Verdict.CANNOT_WRITE
@@ -270,7 +290,7 @@ def _verdict(stop: StopRequest, log: RunLog) -> Verdict:
 
 
 def _build(
-    config: TrainConfig, command: str, device: torch.device, checkpoints: Checkpoints, start: int
+    config: TrainConfig, command: str, device: torch.device, checkpoints: Checkpoints, start: int, profile: bool
 ) -> tuple[Run, str | None]:
     rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(config.seed)  # initial weights of networks that start from scratch
@@ -295,8 +315,28 @@ def _build(
             ema.shard(engines[name].shares())
     updates, before = dict.fromkeys(engines, 0), start * _images_per_step(config, world)
     places = (rank, world, device)
+    trace = config.output / PROFILE / f"rank{rank}_step" if profile else None
+    pace = Pace(
+        breakdown,
+        device,
+        torch.bfloat16 if bfloat16 else torch.float32,
+        counts=config.engine.compile == "off",
+        trace=trace,
+    )
     run = Run(
-        config, *places, method, engines, emas, updates, checkpoints, command, start, before, breakdown, partitioned
+        config,
+        *places,
+        method,
+        engines,
+        emas,
+        updates,
+        checkpoints,
+        command,
+        start,
+        before,
+        pace,
+        breakdown,
+        partitioned,
     )
     if not start:
         return run, None
@@ -348,6 +388,7 @@ def _log(run: Run, start: int) -> RunLog:
         steps=config.steps,
         title=config.output.name,
         survive_full_disk=config.on_disk_full == "continue",
+        trackers=lambda: [Tracker(name, config.output, config.model_dump(mode="json")) for name in config.trackers],
     )
 
 

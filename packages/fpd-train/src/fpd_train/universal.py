@@ -61,7 +61,9 @@ def convert(source: Path, target: Path, stage: int, read: Callable[[Path], Any])
         ranks = [_shards(state) for state in states]
         base, kept, left_out = states[0][BASE], {}, SHARDED
         kept = {"param_groups": base["param_groups"]}
-    torch.save({key: value for key, value in states[0].items() if key not in left_out} | kept, zero / "optimizer_state.pt")
+    torch.save(
+        {key: value for key, value in states[0].items() if key not in left_out} | kept, zero / "optimizer_state.pt"
+    )
     _write_whole(zero, ranks)
     shutil.copyfile(models[0], target / models[0].name)
 
@@ -115,4 +117,6 @@ def _write_whole(folder: Path, ranks: Sequence[Iterator[Shard]]) -> None:
         (folder / name).mkdir()
         for key in shard[0]:
             values = [part[key] for part in shard]
-            torch.save(values[0] if key == "step" else {"param": torch.cat(values), "cat_dim": 0}, folder / name / f"{key}.pt")
+            torch.save(
+                values[0] if key == "step" else {"param": torch.cat(values), "cat_dim": 0}, folder / name / f"{key}.pt"
+            )
