@@ -13,16 +13,17 @@ from torch.profiler import record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from fpd_train.timing import SECONDS
+
 COLLECTIVES = (
     *("all_reduce", "all_gather", "all_gather_into_tensor", "reduce", "reduce_scatter_tensor", "broadcast", "barrier"),
     *("all_gather_object", "broadcast_object_list", "all_to_all_single"),
 )
 PARTS = ("data", "student", "teacher", "decode", "lift", "drift", "backward", "step", "communication")
-SECONDS = "seconds/"
 
 
 class Breakdown:
-    """A stack of stopwatches. On a GPU the device's clock counts, read once a step, when it has to be waited for anyway.
+    """A stack of stopwatches. On a GPU the device's clock counts, read in the steps that are logged.
 
     Collectives that overlap with other work count for the time in which nothing else was begun.
     """

@@ -112,6 +112,17 @@ def run_command(
     run(loaded, _command_line(), stop, checkpoint, profile=profile)
 
 
+@app.command("timing")
+def timing_command(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Show where the time of a run's steps went, and draw it to timing.png in its folder."""
+    from fpd_train.timing import PICTURE, draw, read, table
+
+    lines = read(folder)
+    draw(lines, folder / PICTURE)
+    Console().print(table(lines))
+    print(folder / PICTURE)
+
+
 @app.command("schema")
 def schema_command(
     current: Annotated[bool, typer.Option("--current", help="Of the installed code, not the kept file; slow.")] = False,

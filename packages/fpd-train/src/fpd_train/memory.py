@@ -56,15 +56,15 @@ def remedies(config: TrainConfig, world: int) -> list[str]:
     if engine.activation_checkpointing != wanted:
         found.append(f"engine.activation_checkpointing={wanted}")
     if engine.zero_stage in (0, 1) and world > 1:
-        found.append("engine.zero_stage=2")
+        found.append("engine.zero_stage=2" + ("" if engine.zero_stage else " (in a new output)"))
     if engine.offload == "off":
-        found.append("engine.offload=optimizer" + ("" if engine.zero_stage else " with engine.zero_stage=1"))
+        found.append("engine.offload=optimizer" + ("" if engine.zero_stage else " with zero_stage=1 (in a new output)"))
     if engine.precision == "float32":
-        found.append("engine.precision=bfloat16")
+        found.append("engine.precision=bfloat16 (in a new output)")
     if getattr(config.method, "teacher_precision", "bfloat16") == "float32":
-        found.append("method.teacher_precision=bfloat16")
+        found.append("method.teacher_precision=bfloat16 (in a new output)")
     if engine.zero_stage < 3 and world > 1:
-        found.append("engine.zero_stage=3, in a new run")
+        found.append("engine.zero_stage=3 (in a new output)")
     last = ["optimizer.first_moment=false", "ema.enabled=false", "a GPU with more memory"]
     return (found + last)[:3]
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fpd_train.breakdown import SECONDS, Breakdown, CountedFlops, memory_in_use, peak_flops
+from fpd_train.breakdown import Breakdown, CountedFlops, memory_in_use, peak_flops
+from fpd_train.timing import SECONDS, WHOLE
 
 PROFILED = (1, 2)  # steps after the first of a process, which is slower than all others
 PROFILE = "profile"
@@ -45,7 +46,7 @@ class Pace:
         """Of the step that just ended. Waits for the device."""
         parts = self._breakdown.seconds()
         seconds = time.perf_counter() - self._began
-        found = {**parts, f"{SECONDS}other": max(0.0, seconds - sum(parts.values())), f"{SECONDS}whole": seconds}
+        found = {**parts, f"{SECONDS}other": max(0.0, seconds - sum(parts.values())), WHOLE: seconds}
         if self._flops:
             self._peak = self._peak or peak_flops(self._device, self._dtype)
             found |= {"flops_per_second": self._flops / seconds, "utilization": self._flops / seconds / self._peak}

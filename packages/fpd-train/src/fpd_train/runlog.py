@@ -19,9 +19,10 @@ from torchvision.utils import save_image
 
 from fpd_core import atomic
 from fpd_core.track import LINE_SECONDS
+from fpd_train.timing import TIMING
 from fpd_train.trackers import Tracker
 
-METRICS, TIMING, SAMPLES = "metrics.jsonl", "timing.jsonl", "samples"
+METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
 SHOWN = {
     **{"loss": "loss", "rms": "Z_h", "alignment": "cos", "signal": "signal", "entropy": "entropy"},

@@ -45,6 +45,7 @@ from fpd_train.run_folder import Done, held_by_rank_0, starting_point, write_don
 from fpd_train.runlog import RunLog
 from fpd_train.seeds import seeded
 from fpd_train.stopping import StopRequest
+from fpd_train.timing import draw_if_many as draw_timing
 from fpd_train.trackers import Tracker
 from fpd_train.watchdog import Watchdog
 
@@ -423,6 +424,7 @@ def _export(run: Run, averaged: Mapping[str, nn.Module], log: RunLog) -> None:
         quality = run.method.quality(averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
     run.method.export(folder, averaged, model_card(config, run.command, run.world, quality))
+    draw_timing(config.output)
     write_done(config.output, Done(steps=config.steps, quality=quality))
     figures = "  ".join(f"{name} {value:.4g}" for name, value in quality.items())
     log.say(f"exported {folder}  {figures}")
