@@ -60,10 +60,8 @@ def test_two_ranks_with_half_the_batch_each_are_one_rank(launch, config, whole, 
     code, output = launch(2, steps=4, micro_batch=4, engine=engine)
     assert code == 0, output
     assert same(config["output"], whole, 4)
-    grids = [Path(folder) / "samples/step_000004.png" for folder in (config["output"],)]
-    assert all(grid.exists() for grid in grids)
-    timing = lines(config["output"], "timing.jsonl")[-1]
-    assert timing["seconds/communication"] > 0
+    assert Path(config["output"], "samples/step_000004.png").exists()
+    assert lines(config["output"], "timing.jsonl")[-1]["seconds/communication"] > 0
 
 
 @pytest.mark.parametrize(("stage", "between"), [(1, 2), (3, 3)])

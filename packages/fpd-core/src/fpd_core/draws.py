@@ -27,11 +27,12 @@ class SharedGenerator(torch.Generator):
         """Of both."""
         return torch.stack([super().get_state(), self.together.get_state()])
 
-    def set_state(self, new_state: Tensor) -> None:
+    def set_state(self, new_state: Tensor) -> "SharedGenerator":
         """What `get_state` gave."""
         own, together = new_state
         super().set_state(own.clone())
         self.together.set_state(together.clone())
+        return self
 
 
 def shared(own: torch.Generator, together: torch.Generator, rank: int, world: int) -> SharedGenerator:
@@ -85,7 +86,7 @@ def categorical(probabilities: Tensor, generator: torch.Generator | None) -> Ten
         ValueError: a probability is not finite, or is negative.
     """
     # torch.multinomial looks too, and so waits for the device.
-    if not bool(((probabilities >= 0) & (probabilities < torch.inf)).all()):
+    if not bool((probabilities.max() < torch.inf) & (probabilities.min() >= 0)):
         raise ValueError("a probability is not finite, or is negative")
     noise = _mine(
         lambda size, random: probabilities.new_empty(size).exponential_(generator=random),
@@ -108,5 +109,5 @@ def _mine(
     size, world = shape[batch], generator.world
     whole = draw((*shape[:batch], size * world, *shape[batch + 1 :]), generator.together)
     drafts = generator.drafts if size % generator.drafts == 0 else 1
-    dealt = whole.unflatten(batch, (size // drafts, world, drafts))
+    dealt: Tensor = whole.unflatten(batch, (size // drafts, world, drafts))
     return dealt.select(batch + 1, generator.rank).flatten(batch, batch + 1)

@@ -98,7 +98,7 @@ class CountedFlops(TorchDispatchMode):
     """While it lasts, `total` counts the floating-point operations of matrix products and convolutions."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

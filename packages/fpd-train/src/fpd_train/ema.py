@@ -32,7 +32,7 @@ def decay_at(updates: int, config: EmaConfig) -> float:
 
 
 @dataclass(frozen=True)
-class Share:
+class Piece:
     """One rank's part of a trained weight: `values` of its flat float32 master, from `start` on."""
 
     name: str
@@ -64,10 +64,10 @@ class Ema:
         self._starts: dict[str, int] | None = None
         self._own = {name: p.detach().view(-1) for name, p in self._trained.items()} if config.enabled else {}
 
-    def shard(self, shares: Iterable[Share]) -> None:
-        """Keep what lies where `shares` do, and no more."""
+    def shard(self, pieces: Iterable[Piece]) -> None:
+        """Keep what lies where `pieces` do, and no more."""
         if self.config.enabled:
-            places = {share.name: (share.start, len(share.values)) for share in shares}
+            places = {piece.name: (piece.start, len(piece.values)) for piece in pieces}
             self._starts = {name: start for name, (start, _) in places.items()}
             self._own = {name: self._own[name].narrow(0, *place).clone() for name, place in places.items()}
             self._release()

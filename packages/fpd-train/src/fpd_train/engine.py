@@ -22,7 +22,7 @@ from fpd_core import atomic
 from fpd_core.untrusted import open_regular
 from fpd_train import ranks
 from fpd_train.breakdown import Breakdown
-from fpd_train.ema import Share
+from fpd_train.ema import Piece
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
 from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
@@ -343,7 +343,7 @@ class Engine:
                 whole = safe_get_full_fp32_param(parameter)
                 yield name, parameter.detach() if whole is None else whole
 
-    def shares(self) -> Iterator[Share]:
+    def pieces(self) -> Iterator[Piece]:
         """This rank's part of every float32 master; together the ranks have each once. Not collective."""
         rank, world, stage = dist.get_rank(), dist.get_world_size(), self._config.zero_stage
         for name, parameter in self._engine.module.named_parameters():
@@ -352,13 +352,13 @@ class Engine:
             if stage in (1, 2):
                 # The only way to them there is; None where all of a weight lies on other ranks.
                 if (mapping := parameter._hp_mapping) is not None:
-                    yield Share(name, mapping.lp_fragment_address.start, mapping.get_hp_fragment().detach())
+                    yield Piece(name, mapping.lp_fragment_address.start, mapping.get_hp_fragment().detach())
                 continue
             count: int = parameter.ds_numel if stage == 3 else parameter.numel()
             size = -(-count // world)
             start = min(rank * size, count)
             own = safe_get_local_fp32_param(parameter) if stage == 3 else parameter.detach().reshape(-1)[start:]
-            yield Share(name, start, own.reshape(-1)[: min(size, count - start)])
+            yield Piece(name, start, own.reshape(-1)[: min(size, count - start)])
 
     def buffers(self) -> dict[str, Tensor]:
         """The network's buffers by name."""

@@ -248,7 +248,7 @@ def train(run: Run, batches: Iterator[Batch], log: RunLog, stop: StopRequest, wa
                     watchdog.at(f"the all-reduce of the gradients of {phase!r}, step {done}")
                     applied = engine.update(loss)
                 if applied:
-                    masters = ((share.name, share.values) for share in engine.shares())
+                    masters = ((piece.name, piece.values) for piece in engine.pieces())
                     run.emas[phase].update(run.updates[phase], masters, engine.buffers())
                     run.updates[phase] += 1
                 numbers |= report | run.stats(phase)
@@ -313,7 +313,7 @@ def _build(
         engine.watch(breakdown, name)
     if world > 1:
         for name, ema in emas.items():
-            ema.shard(engines[name].shares())
+            ema.shard(engines[name].pieces())
     updates, before = dict.fromkeys(engines, 0), start * _images_per_step(config, world)
     places = (rank, world, device)
     trace = config.output / PROFILE / f"rank{rank}_step" if profile else None

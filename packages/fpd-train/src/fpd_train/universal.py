@@ -113,10 +113,10 @@ def _write_whole(folder: Path, ranks: Sequence[Iterator[Shard]]) -> None:
     for shards in ranks:
         for name, shard in shards:
             parts.setdefault(name, []).append(shard)
-    for name, shard in parts.items():
+    for name, found in parts.items():
         (folder / name).mkdir()
-        for key in shard[0]:
-            values = [part[key] for part in shard]
+        for key in found[0]:
+            values = [part[key] for part in found]
             torch.save(
                 values[0] if key == "step" else {"param": torch.cat(values), "cat_dim": 0}, folder / name / f"{key}.pt"
             )
