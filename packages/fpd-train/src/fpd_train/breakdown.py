@@ -1,10 +1,10 @@
 """Where the time of a step goes: each part's own seconds, without those of parts inside it."""
 
+import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -122,8 +122,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None
     return 2 * side**3 / best
 
 
-def memory_in_use(device: torch.device) -> int:
-    """Bytes: the most that was allocated on a GPU so far, else what the process has resident now."""
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far: allocated on a GPU, else resident."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

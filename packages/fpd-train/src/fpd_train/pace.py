@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fpd_train.breakdown import Breakdown, CountedFlops, memory_in_use, peak_flops
+from fpd_train.breakdown import Breakdown, CountedFlops, peak_memory, peak_flops
 from fpd_train.timing import SECONDS, WHOLE
 
 PROFILED = (1, 2)  # steps after the first of a process, which is slower than all others
@@ -50,7 +50,7 @@ class Pace:
         if self._flops:
             self._peak = self._peak or peak_flops(self._device, self._dtype)
             found |= {"flops_per_second": self._flops / seconds, "utilization": self._flops / seconds / self._peak}
-        return found | {"memory_gib": memory_in_use(self._device) / 2**30}
+        return found | {"memory_gib": peak_memory(self._device) / 2**30}
 
     @contextmanager
     def _traced(self) -> Iterator[None]:
