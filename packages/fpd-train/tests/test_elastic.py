@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
+from torch import nn
+from warm_python import outcome
 
 pytestmark = pytest.mark.distributed
 OPTIMIZER = {"lr": 1e-3, "warmup_steps": 2, "eps": 1e-6}
@@ -103,3 +106,39 @@ def test_the_trace_names_the_parts_of_a_step(whole):
     assert [trace.name for trace in traces] == ["rank0_step_1.json.gz", "rank0_step_2.json.gz"]
     names = {event.get("name") for event in json.loads(gzip.decompress(traces[0].read_bytes()))["traceEvents"]}
     assert {f"fpd/{name}" for name in ("data", "student", "teacher", "decode", "lift", "drift", "backward")} <= names
+
+
+def frozen():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)).requires_grad_(False)
+
+
+def one_rank():
+    """What this file does when it is started as a script: a frozen network in pieces, beside the same one whole."""
+    from fpd_train.engine import Partitioned, start_processes
+    from fpd_train.ranks import leave
+
+    start_processes("cpu", 60)
+    whole, network = frozen(), frozen()
+    partitioned = Partitioned({"teacher": network}, 4)
+    assert all(p.numel() == 0 for p in network.parameters())
+    inputs = [torch.ones(4, 6, requires_grad=True) for _ in range(2)]
+    for x, one in zip(inputs, (whole, network), strict=True):
+        one(x).square().sum().backward()
+    assert torch.equal(inputs[0].grad, inputs[1].grad)
+    assert all(p.numel() == 0 for p in network.parameters())
+    with partitioned.gathered():
+        assert all(torch.equal(a, b) for a, b in zip(network.parameters(), whole.parameters(), strict=True))
+    assert all(p.numel() == 0 for p in network.parameters())
+    leave()
+    print("in pieces")
+
+
+def test_a_partitioned_frozen_network_lies_in_pieces_and_computes_as_before(warm_python, tmp_path):
+    code, output = outcome(warm_python.start([__file__], ranks=2, cwd=tmp_path))
+    assert code == 0, output
+    assert "in pieces" in output
+
+
+if __name__ == "__main__":
+    one_rank()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from fpd_train.breakdown import Breakdown, CountedFlops, peak_memory, peak_flops
+from fpd_train.breakdown import Breakdown, CountedFlops, peak_flops, peak_memory
 from fpd_train.timing import SECONDS, WHOLE
 
 PROFILED = (1, 2)  # steps after the first of a process, which is slower than all others
