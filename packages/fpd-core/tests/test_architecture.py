@@ -21,6 +21,7 @@ LAYERS = [
         "schedules",
         "masking",
         "codes",
+        "draws",
         "frechet",
         "seeds",
         "ste",
@@ -95,13 +96,13 @@ def test_layers_of_the_core(path):
             assert layer(words[1]) <= own, f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize("name", ["codes", "frechet", "ste", "masking", "schedules", "drift", "progress"])
+@pytest.mark.parametrize("name", ["codes", "draws", "frechet", "ste", "masking", "schedules", "drift", "progress"])
 def test_equation_files_are_tensors_in_tensors_out(name):
     tree = ast.parse((PACKAGES / f"fpd-core/src/fpd_core/{name}.py").read_text())
     imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert "nn" not in imports
     own = {module for module in imported(PACKAGES / f"fpd-core/src/fpd_core/{name}.py") if "fpd_core" in module}
-    assert own <= ({"fpd_core.codes"} if name == "ste" else set())
+    assert own <= {"ste": {"fpd_core.codes", "fpd_core.draws"}}.get(name, {"fpd_core.draws"})
 
 
 # What opens a file from outside, and the only modules of fpd-core and fpd-train that may call it.

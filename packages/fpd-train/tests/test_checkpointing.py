@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 from torch import nn
 
-from fpd_train.checkpointing import Checkpoints
+from fpd_train.checkpointing import Checkpoints, Layout
 from fpd_train.ema import Ema, EmaConfig
 from fpd_train.engine import _TensorFiles
 
@@ -51,14 +51,15 @@ def run(tmp_path):
     class Run:
         def __init__(self, keep=2):
             self.folder = tmp_path / "checkpoints"
-            self.checkpoints = Checkpoints(self.folder, keep)
+            self.checkpoints = Checkpoints(self.folder, keep, Layout(1, 1, 8))
             self.engines, self.emas = {"student": PlainEngine()}, {"student": Ema(nn.Linear(3, 2), EmaConfig())}
 
         def save(self, *steps):
             for step in steps:
                 self.engines["student"].value = float(step)
                 self.emas["student"].module.weight.data.fill_(step)
-                remarks = self.checkpoints.save(step, {"student": step}, self.engines, self.emas)
+                state = {"student": step}, self.engines, self.emas
+                remarks = self.checkpoints.save(step, *state, images_seen=8 * step)
             return remarks
 
         def resume(self, named=None):
@@ -66,7 +67,8 @@ def run(tmp_path):
             fresh = Run()
             step, remarks = fresh.checkpoints.choose(named)
             if step is not None:
-                assert fresh.checkpoints.restore(step, fresh.engines, fresh.emas) == {"student": step}
+                state, remark = fresh.checkpoints.restore(step, fresh.engines, fresh.emas)
+                assert (state.updates, state.images_seen, remark) == ({"student": step}, 8 * step, None)
                 assert fresh.engines["student"].value == step
                 assert bool((fresh.emas["student"].module.weight == step).all())
             return step, " | ".join(remarks)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fpd_core.draws import uniform
+
 CHUNK = 8192  # codes at a time where nothing else is said: smaller codebooks are read whole
 
 
@@ -63,8 +65,8 @@ def chunked_sample(
         weights.sum(-1, keepdim=True, dtype=torch.float64) for _, weights in _weights(logits, top, chunk, temperature)
     ]
     ends = torch.cat(masses, dim=-1).cumsum(-1)
-    uniform = torch.rand(ends[..., :1].shape, generator=generator, device=logits.device, dtype=torch.float64)
-    level = uniform * ends[..., -1:]
+    drawn = uniform(*ends[..., :1].shape, generator=generator, device=logits.device, dtype=torch.float64)
+    level = drawn * ends[..., -1:]
     chosen = _first_above(ends, level)
     tokens = torch.zeros_like(chosen)
     size = chunk or CHUNK

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fpd_core.draws import integers, uniform
+
 
 def masked_count(length: int, mask_ratio: Tensor) -> Tensor:
     """Tokens hidden at shares `mask_ratio`, any shape, of a sequence of `length`: round(rL), at least one."""
@@ -12,7 +14,7 @@ def masked_count(length: int, mask_ratio: Tensor) -> Tensor:
 
 def _random_subset(batch: int, length: int, counts: Tensor, generator: torch.Generator | None) -> Tensor:
     """Boolean [batch, length] with exactly counts[i] true entries in row i, uniformly placed."""
-    noise = torch.rand(batch, length, generator=generator, device=counts.device)
+    noise = uniform(batch, length, generator=generator, device=counts.device)
     return noise.argsort(dim=1).argsort(dim=1) < counts[:, None]
 
 
@@ -41,7 +43,7 @@ def initial_tokens(
         raise ValueError(f"mask_ratio must be in (0, 1], got {mask_ratio}")
     if mask_id < codebook_size:
         raise ValueError(f"mask_id {mask_id} is one of the {codebook_size} codes")
-    codes = torch.randint(codebook_size, (batch, length), generator=generator, device=device)
+    codes = integers(0, codebook_size, batch, length, generator=generator, device=device)
     counts = masked_count(length, torch.full((batch,), mask_ratio, dtype=torch.float64, device=codes.device))
     return codes.masked_fill(_random_subset(batch, length, counts, generator), mask_id)
 

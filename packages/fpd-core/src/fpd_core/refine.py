@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, MaskShare, Number, Share, Size
+from fpd_core.draws import uniform
 from fpd_core.masking import masked_count, remask
 from fpd_core.schedules import Schedule, is_decreasing, mask_ratio
 from fpd_core.ste import sample_tokens
@@ -62,7 +63,7 @@ class RemaskConfig(MaskLaw):
         self, batch: int, device: torch.device, generator: torch.Generator | None = None, progress: float = 0.0
     ) -> Tensor:
         """[batch] ratios where `progress` in [0, 1] of the run is done."""
-        return self.at_progress(torch.rand(batch, generator=generator, device=device), progress)
+        return self.at_progress(uniform(batch, generator=generator, device=device), progress)
 
     def at_progress(self, u: Tensor, progress: float) -> Tensor:
         """Shares for uniform u, any shape, where `progress` in [0, 1] of the run is done."""
@@ -146,7 +147,7 @@ def _kept(
 ) -> Tensor:
     """The tokens [B, L] that this pass keeps: of n hidden ones ceil(n / left), the first in the order."""
     if order == "random":
-        rank = torch.rand(is_hidden.shape, generator=generator, device=is_hidden.device)
+        rank = uniform(*is_hidden.shape, generator=generator, device=is_hidden.device)
     else:
         rank = -logits.float().log_softmax(-1).gather(-1, refilled[..., None])[..., 0]
     place = rank.masked_fill(~is_hidden, torch.inf).argsort(dim=1).argsort(dim=1)

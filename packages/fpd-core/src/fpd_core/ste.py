@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fpd_core.codes import ChunkedEmbedding, chunked_entropy, chunked_sample, is_whole
+from fpd_core.draws import categorical
 
 
 def sample_tokens(
@@ -30,8 +31,7 @@ def sample_tokens(
     if not is_whole(logits.shape[-1], chunk):
         return chunked_sample(logits, temperature, generator, chunk)
     probabilities = (logits.detach().float() / temperature).softmax(dim=-1)
-    draws = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator)
-    return draws.view(logits.shape[:2])
+    return categorical(probabilities, generator)
 
 
 def token_entropy(logits: Tensor, *, chunk: int | None = None) -> Tensor:

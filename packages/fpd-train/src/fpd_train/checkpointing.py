@@ -12,11 +12,11 @@ checkpoints/step_000100/            appears by rename, complete
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial as bound
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import safetensors.torch
 from pydantic import Field, ValidationError
@@ -26,16 +26,18 @@ from torch import distributed as dist
 
 from fpd_core import atomic
 from fpd_core.checkpoints import load_strict
-from fpd_core.config import Config, ConfigError, Count, Size, explain
+from fpd_core.config import Config, ConfigError, Count, Size, Whole, explain
 from fpd_core.untrusted import open_regular, read_json
 from fpd_train import manifest
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine
-from fpd_train.ranks import decided_by_rank_0, gather, share, together
+from fpd_train.ranks import barrier, decided_by_rank_0, gather, share, together
+from fpd_train.universal import check_stages
 
 POINTER, STATE = "latest", "state.json"
 NOTHING: Mapping[str, nn.Module] = MappingProxyType({})
 NAME = re.compile(r"step_(\d{6,})")
+Stage = Annotated[Whole, Field(ge=0, le=3)]
 
 
 class State(Config):
@@ -44,6 +46,18 @@ class State(Config):
     step: Count
     updates: dict[str, Count] = Field(description="Applied updates of each network.")
     world: Size = Field(description="Number of ranks.")
+    zero_stage: Stage | None = Field(None, description="ZeRO stage of the engines; null: before it was noted.")
+    batch: Size | None = Field(None, description="Images of all ranks in a step.")
+    images_seen: Count | None = Field(None, description="Images of all steps so far: where the data goes on.")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a run is spread: number of ranks, ZeRO stage, images of all ranks in a step."""
+
+    world: int
+    zero_stage: int
+    batch: int
 
 
 @dataclass(frozen=True)
@@ -57,8 +71,8 @@ class _Candidate:
 class Checkpoints:
     """The checkpoint folder of a run. All but `exist` is collective; as text it says which is the last."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, layout: Layout) -> None:
+        self._folder, self._keep, self._layout = folder, keep, layout
         self.last: int | None = None  # step of the newest whole checkpoint, as far as this process knows
 
     def __str__(self) -> str:
@@ -100,8 +114,13 @@ class Checkpoints:
         engines: Mapping[str, Engine],
         emas: Mapping[str, Ema],
         remembered: Mapping[str, nn.Module] = NOTHING,
+        *,
+        images_seen: int,
     ) -> list[str]:
         """Write step `step`; a kill at any moment leaves the previous checkpoint in force.
+
+        Args:
+            images_seen: by all ranks in all steps so far.
 
         Returns:
             what the user should know of older checkpoints that were removed.
@@ -110,13 +129,14 @@ class Checkpoints:
             OSError: on every rank, if any could not write; nothing of the step is left.
         """
         partial = self._folder / f".{_name(step)}{atomic.PARTIAL}"
-        state = State(step=step, updates=dict(updates), world=dist.get_world_size())
+        state = State(step=step, updates=dict(updates), images_seen=images_seen, **asdict(self._layout))
         try:
             decided_by_rank_0(lambda: _fresh(partial))
             written: list[Path] = []
             for name, engine in engines.items():
                 written += together(lambda: engine.save(partial / name))  # noqa: B023  (called at once)
-            written += together(lambda: _write_own(partial, state, _kept(emas, remembered)))
+            tensors = {name: part.state() for name, part in _kept(emas, remembered).items()}
+            written += together(lambda: _write_own(partial, state, tensors))
             # Each rank lists what it wrote itself: on network file systems others may see it only later.
             records = together(lambda: [manifest.record(partial, path) for path in written])
             everyones = [one for part in gather(records) for one in part]
@@ -133,23 +153,38 @@ class Checkpoints:
         engines: Mapping[str, Engine],
         emas: Mapping[str, Ema],
         remembered: Mapping[str, nn.Module] = NOTHING,
-    ) -> dict[str, int]:
-        """Load step `step`; returns the number of applied updates by network.
+    ) -> tuple[State, str | None]:
+        """Load step `step`, also of another number of ranks or, between 1 and 2, ZeRO stage.
+
+        Returns:
+            what the checkpoint says of itself, and what the user should know of it.
 
         Raises:
-            ValueError: another world size, or a file that is damaged or holds more than tensors.
+            ValueError: a ZeRO stage or batch that cannot go on, or a file that is damaged or holds more than tensors.
         """
-        folder = self._folder / _name(step)
+        folder, now = self._folder / _name(step), self._layout
         state = together(lambda: _read_state(folder))
-        if state.world != dist.get_world_size():
+        stage = now.zero_stage if state.zero_stage is None else state.zero_stage
+        check_stages(stage, now.zero_stage)
+        if state.world == now.world and state.batch not in (None, now.batch):
             raise ValueError(
-                f"{folder} was written by {state.world} ranks and this run has {dist.get_world_size()}; "
-                f"start it with {state.world}, or begin again in a new output folder"
+                f"{folder} is of a run with {state.batch} images in a step, now there are {now.batch}; set micro_batch "
+                "or engine.accumulation as it was, or begin again in a new output folder"
             )
-        together(lambda: _read_ahead(folder, engines, _kept(emas, remembered)))
+        kept, remark = _kept(emas, remembered), _change(state, stage, now)
+        if remark is None or now.zero_stage == 0:  # without ZeRO every rank has everything
+            together(lambda: _read_ahead(folder, engines, kept))
+            for name, engine in engines.items():
+                engine.load(folder / name)
+            return state, remark
+        converted = self._folder / f".{_name(step)}.universal{atomic.PARTIAL}"
+        decided_by_rank_0(lambda: _convert(folder, converted, engines, stage))
+        together(lambda: _read_ahead(folder, {}, kept))
         for name, engine in engines.items():
-            engine.load(folder / name)
-        return state.updates
+            engine.load_converted(converted / name)
+        barrier()
+        decided_by_rank_0(lambda: shutil.rmtree(converted, ignore_errors=True))
+        return state, remark
 
     def _names(self) -> list[str]:
         """Names of the step folders, newest first. Steps are compared as numbers."""
@@ -237,7 +272,7 @@ def _fresh(folder: Path) -> None:
 
 
 class _Kept(NamedTuple):
-    """What rank 0 writes and all ranks read: tensors out, and in again from a named file."""
+    """What rank 0 writes and all ranks read: tensors out, collectively, and in again from a named file."""
 
     state: Callable[[], dict[str, Tensor]]
     load: Callable[[dict[str, Tensor], str], None]
@@ -253,13 +288,13 @@ def _kept(emas: Mapping[str, Ema], remembered: Mapping[str, nn.Module]) -> dict[
     return averages | networks
 
 
-def _write_own(folder: Path, state: State, kept: Mapping[str, _Kept]) -> list[Path]:
+def _write_own(folder: Path, state: State, kept: Mapping[str, Mapping[str, Tensor]]) -> list[Path]:
     """What rank 0 writes beside the engines' files; returns the paths."""
     if dist.get_rank() != 0:
         return []
     contents = {STATE: state.model_dump_json().encode()}
     for name, part in kept.items():
-        tensors = {key: value.contiguous() for key, value in part.state().items()}
+        tensors = {key: value.contiguous() for key, value in part.items()}
         contents[f"{name}.safetensors"] = safetensors.torch.save(tensors)
     for name, content in contents.items():
         atomic.write_bytes(folder / name, content)
@@ -272,6 +307,24 @@ def _read_state(folder: Path) -> State:
         return State.model_validate(read_json(path))
     except ValidationError as error:
         raise explain(error, str(path)) from None
+
+
+def _change(state: State, stage: int, now: Layout) -> str | None:
+    """What is new since the checkpoint was written."""
+    if (state.world, stage) == (now.world, now.zero_stage):
+        return None
+    remark = f"its {state.world} rank(s) at ZeRO stage {stage} go on as {now.world} at stage {now.zero_stage}"
+    return (
+        remark
+        if state.batch in (None, now.batch)
+        else f"{remark}, with {now.batch} images in a step, not {state.batch}"
+    )
+
+
+def _convert(folder: Path, target: Path, engines: Mapping[str, Engine], stage: int) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    for name, engine in engines.items():
+        engine.convert(folder / name, target / name, stage)
 
 
 def _read_ahead(folder: Path, engines: Mapping[str, Engine], kept: Mapping[str, _Kept]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.doctor_cli import doctor_command
-from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, RankError
+from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, OutOfMemoryError, RankError
 from fpd_train.reproduce.command import reproduce_command
 from fpd_train.shards_cli import shards_app
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
@@ -83,6 +83,7 @@ def run_command(
     synthetic_weights: SyntheticOption = False,
     grace: GraceOption = GRACE_SECONDS,
     checkpoint: CheckpointOption = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Write torch traces of two early steps.")] = False,
     local_rank: Annotated[int, typer.Option("--local_rank", hidden=True)] = -1,
 ) -> None:
     """Train what a config describes: a student, or the tokenizer, teacher or classifier it needs.
@@ -110,7 +111,18 @@ def run_command(
 
     from fpd_train.trainer import run
 
-    run(loaded, _command_line(), stop, checkpoint)
+    run(loaded, _command_line(), stop, checkpoint, profile=profile)
+
+
+@app.command("timing")
+def timing_command(folder: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Show where the time of a run's steps went, and draw it to timing.png in its folder."""
+    from fpd_train.timing import PICTURE, draw, read, table
+
+    lines = read(folder)
+    draw(lines, folder / PICTURE)
+    Console().print(table(lines))
+    print(folder / PICTURE)
 
 
 @app.command("schema")
@@ -160,7 +172,7 @@ def _report(error: BaseException) -> int:
     Rank 0 speaks for all, unless it may be the one that is gone, or a rank's own share of the data is at fault.
     """
     rank = os.environ.get("RANK", "0")
-    quiet = rank != "0" and not isinstance(error, RankError | DataError)
+    quiet = rank != "0" and not isinstance(error, RankError | DataError | OutOfMemoryError)
     console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
     if isinstance(error, Interrupted):
         console.print(f"[yellow]{error}. Run the same command to resume.[/]")
@@ -173,7 +185,7 @@ def _report(error: BaseException) -> int:
 def _guarded(application: typer.Typer, stop: StopRequest | None = None) -> None:
     try:
         application(obj=stop)
-    except (ValueError, OSError, NonFiniteError, RankError, Interrupted) as error:
+    except (ValueError, OSError, NonFiniteError, OutOfMemoryError, RankError, Interrupted) as error:
         sys.exit(_report(error))
 
 

@@ -12,6 +12,7 @@ from fpd_train.data import DataConfig
 from fpd_train.ema import EmaConfig
 from fpd_train.engine_config import EngineConfig, OptimizerConfig
 from fpd_train.methods import MethodConfig
+from fpd_train.trackers import TrackerName
 
 RESOLVED = "config.json"
 
@@ -50,6 +51,9 @@ class TrainConfig(Config):
     sample_every: Steps = Field(100, description="Steps between sample grids.")
     save_every: Steps = Field(100, description="Steps between checkpoints.")
     keep_checkpoints: Size = Field(2, description="Newest checkpoints that stay on disk.")
+    trackers: tuple[TrackerName, ...] = Field(
+        (), max_length=2, description="Experiment trackers that hear all numbers as well; each is an extra."
+    )
     on_disk_full: Literal["stop", "continue"] = Field(
         "stop", description="`continue` does without a checkpoint, picture or log line that does not fit."
     )

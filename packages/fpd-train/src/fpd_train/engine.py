@@ -7,8 +7,9 @@ through the engine itself, and each engine gets one backward per micro-batch: ot
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,10 +21,13 @@ from torch import distributed as dist
 from fpd_core import atomic
 from fpd_core.untrusted import open_regular
 from fpd_train import ranks
+from fpd_train.breakdown import Breakdown
+from fpd_train.ema import Piece
 from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
 from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 from fpd_train.second_moment import SecondMomentAdamW
+from fpd_train.universal import convert
 
 os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 import deepspeed
@@ -31,7 +35,7 @@ from deepspeed.runtime import compiler
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
-from deepspeed.utils import logger, safe_get_full_fp32_param, safe_get_full_grad
+from deepspeed.utils import logger, safe_get_full_fp32_param, safe_get_full_grad, safe_get_local_fp32_param
 from deepspeed.utils.tensor_fragment import fragment_address
 
 # All that DeepSpeed's own files hold beside tensors and plain containers: records without behaviour.
@@ -79,6 +83,11 @@ def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig, micro_ba
         "gradient_clipping": optimizer.clip,
         "steps_per_print": 10**9,
     }
+    zero = config["zero_optimization"]
+    if engine.offload != "off":
+        where = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        zero |= {"offload_optimizer": where} | ({"offload_param": where} if engine.offload == "all" else {})
+        config["zero_force_ds_cpu_optimizer"] = False  # its own is compiled for minutes; torch's runs on any device
     if engine.precision == "bfloat16":
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -131,7 +140,7 @@ class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
 
     def save(self, state_dict: Any, path: str) -> None:
         try:
-            with atomic.replacing(Path(path)) as partial, partial.open("wb") as file:
+            with atomic.replacing(Path(path)) as target, target.open("wb") as file:
                 writer: Any = _RememberingWriter(file)
                 try:
                     torch.save(state_dict, writer)
@@ -142,14 +151,15 @@ class _TensorFiles(CheckpointEngine):  # type: ignore[misc]
             self.error = error
 
     def read(self, path: Path) -> None:
-        """Open a file ahead of `load`.
+        """Open a file ahead of `load`. Raises ValueError: it is absent, damaged or holds more than tensors."""
+        self._ahead[str(path)] = self.opened(path)
 
-        Raises:
-            ValueError: it is absent, damaged or holds more than tensors.
-        """
+    @staticmethod
+    def opened(path: Path, *, mapped: bool = False) -> Any:
+        """What a file holds; `mapped` leaves its tensors on the disk until they are used. Raises ValueError."""
         try:
             with open_regular(path) as file, torch.serialization.safe_globals(RECORDS):
-                self._ahead[str(path)] = torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # whatever a file from elsewhere makes of torch's reader
             raise ValueError(
                 f"{path} cannot be resumed from: it is damaged or holds more than tensors ({_first_line(error)})"
@@ -183,6 +193,28 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__} {str(error).strip().splitlines()[0] if str(error).strip() else ''}".strip()
 
 
+class Partitioned:
+    """Frozen networks whose weights the ranks share at ZeRO stage 3: gathered layer by layer in every forward pass, so
+    that all ranks must run them alike."""
+
+    def __init__(self, networks: Mapping[str, nn.Module], micro_batch: int) -> None:
+        self._parameters = [p for network in networks.values() for p in network.parameters()]
+        self._engines = [self._partition(network, micro_batch) for network in networks.values()]
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """While this lasts the weights are whole on all ranks, to be written: a forward pass would scatter them."""
+        with deepspeed.zero.GatheredParameters(self._parameters):
+            yield
+
+    @staticmethod
+    def _partition(network: nn.Module, micro_batch: int) -> Any:
+        config: dict[str, Any] = {"train_micro_batch_size_per_gpu": micro_batch, "zero_optimization": {"stage": 3}}
+        if any(p.dtype is torch.bfloat16 for p in network.parameters()):
+            config["bf16"] = {"enabled": True}
+        return deepspeed.initialize(model=network, config=config | {"steps_per_print": 10**9})[0]
+
+
 class Engine:
     """A trained network: forward through the engine, one backward per micro-batch, a step that may be skipped."""
 
@@ -211,6 +243,8 @@ class Engine:
             model_parameters=trainable,
             config=_deepspeed_config(engine, optimizer, micro_batch),
         )
+        if engine.compile != "off":
+            self._engine.compile(backend=engine.compile)
         self._engine.checkpoint_engine = self._files
         # Runs export their own safetensors; copied by rank 0 alone, the script would leave the others behind when it
         # does not fit on the disk.
@@ -290,6 +324,12 @@ class Engine:
             )
         self._suspects = []
 
+    def watch(self, breakdown: Breakdown, name: str) -> None:
+        """Time its forward passes as `name`, its backward passes and its steps."""
+        breakdown.watch(self, "_forward", name)
+        for method in ("backward", "step"):
+            breakdown.watch(self._engine, method, method)
+
     def stats(self) -> dict[str, float]:
         """Learning rate and, where the stage reports it, the gradient norm before clipping."""
         norm = self._engine.get_global_grad_norm()
@@ -302,6 +342,23 @@ class Engine:
             if parameter.requires_grad:
                 whole = safe_get_full_fp32_param(parameter)
                 yield name, parameter.detach() if whole is None else whole
+
+    def pieces(self) -> Iterator[Piece]:
+        """This rank's part of every float32 master; together the ranks have each once. Not collective."""
+        rank, world, stage = dist.get_rank(), dist.get_world_size(), self._config.zero_stage
+        for name, parameter in self._engine.module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if stage in (1, 2):
+                # The only way to them there is; None where all of a weight lies on other ranks.
+                if (mapping := parameter._hp_mapping) is not None:
+                    yield Piece(name, mapping.lp_fragment_address.start, mapping.get_hp_fragment().detach())
+                continue
+            count: int = parameter.ds_numel if stage == 3 else parameter.numel()
+            size = -(-count // world)
+            start = min(rank * size, count)
+            own = safe_get_local_fp32_param(parameter) if stage == 3 else parameter.detach().reshape(-1)[start:]
+            yield Piece(name, start, own.reshape(-1)[: min(size, count - start)])
 
     def buffers(self) -> dict[str, Tensor]:
         """The network's buffers by name."""
@@ -332,6 +389,35 @@ class Engine:
         for path in sorted(folder.glob("*.pt")):
             if "_pp_rank_" not in path.name or f"_pp_rank_{dist.get_rank()}_" in path.name:
                 self._files.read(path)
+
+    def convert(self, folder: Path, target: Path, stage: int) -> None:
+        """Write what `save` wrote at ZeRO stage `stage` in a form for any number of ranks. On one rank alone.
+
+        Raises:
+            ValueError: a file is damaged, or DeepSpeed cannot.
+            OSError: `target` cannot be written.
+        """
+        convert(folder, target, stage, partial(self._files.opened, mapped=True))
+
+    def load_converted(self, folder: Path) -> None:
+        """Restore what `convert` wrote. Collective. Raises ValueError: it is of another network."""
+        states = sorted(folder.glob("*_model_states.pt"))[0]
+        saved = self._files.opened(states)["module"]
+        # DeepSpeed takes nothing but the trained weights from such a checkpoint.
+        with torch.no_grad():
+            for name, tensor in (*self.module.named_buffers(), *self._frozen()):
+                if name in saved and saved[name].shape == tensor.shape:
+                    tensor.copy_(saved[name])
+        self._engine._config.load_universal_checkpoint = True
+        try:
+            self.load(folder)
+        finally:
+            self._engine._config.load_universal_checkpoint = False
+
+    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Weights that are not trained, where a rank has them whole."""
+        whole = self._config.zero_stage < 3
+        return ((name, p) for name, p in self.module.named_parameters() if whole and not p.requires_grad)
 
     def load(self, folder: Path) -> None:
         """Restore what `read` has opened. Collective.

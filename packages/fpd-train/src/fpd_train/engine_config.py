@@ -33,12 +33,36 @@ class EngineConfig(Config):
     accumulation: Size = Field(
         1, description="Micro-batches per step. The drift loss compares all of them, in the memory of one."
     )
+    joint_draws: Flag = Field(
+        True,
+        description="Ranks draw the random numbers of their whole batch and take their own: how many ranks there are "
+        "then changes nothing. False draws each rank's alone, for many ranks and large codebooks.",
+    )
+    activation_checkpointing: Literal["off", "student", "all"] = Field(
+        "off",
+        description="Compute again in the backward pass, in place of keeping: the blocks of trained networks; `all` "
+        "also the decoder and the backbones.",
+    )
+    compile: Literal["off", "inductor", "eager"] = Field(
+        "off", description="torch.compile of trained and frozen networks; `eager` traces and generates no code."
+    )
+    offload: Literal["off", "optimizer", "all"] = Field(
+        "off", description="What lies in the CPU's memory: masters and optimizer; `all`, at zero_stage 3, weights too."
+    )
+    partition_frozen: Flag = Field(
+        False, description="At zero_stage 3, share the frozen networks' weights among the ranks as well."
+    )
     max_skipped: Steps = Field(20, description="Non-finite steps in a row after which training stops.")
 
     @model_validator(mode="after")
     def _masters_exist(self) -> "EngineConfig":
         if self.zero_stage == 0 and self.precision != "float32":
             raise ValueError("zero_stage 0 keeps no float32 masters for bfloat16; use zero_stage 1")
+        needed = {"off": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(f"offload {self.offload!r} needs zero_stage {needed} or more")
+        if self.partition_frozen and self.zero_stage < 3:
+            raise ValueError("partition_frozen needs zero_stage 3")
         return self
 
 

@@ -24,5 +24,9 @@ class RankError(RuntimeError):
     """The ranks cannot meet, or one of them is gone."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """A rank's memory is too small; the message says what to change first."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop; its checkpoint is saved."""

@@ -39,6 +39,36 @@ def estimate(config: TrainConfig) -> list[str]:
     return said
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch found no room, on a GPU or, in words only, on a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def remedies(config: TrainConfig, world: int) -> list[str]:
+    """Three settings that make a run smaller, the first to try first: those before precision change no result."""
+    engine, drafts = config.engine, getattr(config.method, "drafts_per_condition", 1)
+    half = config.micro_batch // 2
+    is_distilled = hasattr(config.method, "lift")
+    wanted = "all" if is_distilled else "student"
+    found = []
+    if half and half % drafts == 0:
+        found.append(f"micro_batch={half} with engine.accumulation={2 * engine.accumulation} (the same batch)")
+    if engine.activation_checkpointing != wanted:
+        found.append(f"engine.activation_checkpointing={wanted}")
+    if engine.zero_stage in (0, 1) and world > 1:
+        found.append("engine.zero_stage=2" + ("" if engine.zero_stage else " (in a new output)"))
+    if engine.offload == "off":
+        found.append("engine.offload=optimizer" + ("" if engine.zero_stage else " with zero_stage=1 (in a new output)"))
+    if engine.precision == "float32":
+        found.append("engine.precision=bfloat16 (in a new output)")
+    if getattr(config.method, "teacher_precision", "bfloat16") == "float32":
+        found.append("method.teacher_precision=bfloat16 (in a new output)")
+    if engine.zero_stage < 3 and world > 1:
+        found.append("engine.zero_stage=3 (in a new output)")
+    last = ["optimizer.first_moment=false", "ema.enabled=false", "a GPU with more memory"]
+    return (found + last)[:3]
+
+
 def published_sizes(config: TrainConfig) -> Sizes | None:
     """Sizes of the method's teacher and, where it has one, of its lift. None where they are not published."""
     teacher = getattr(config.method, "teacher", None)

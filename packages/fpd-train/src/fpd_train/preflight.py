@@ -16,6 +16,7 @@ from fpd_train.data.shard_folder import scheme_of
 from fpd_train.data.shards import Shards
 from fpd_train.errors import DataError
 from fpd_train.memory import estimate
+from fpd_train.trackers import require_trackers
 
 DONE = "done.json"  # the last file of a run
 
@@ -24,10 +25,11 @@ def check_first(config: TrainConfig) -> None:
     """Rank 0 looks whether all is there and says what the networks will take. A finished run needs nothing more.
 
     Raises:
-        ValueError: as `require_ready`.
+        ValueError: as `require_ready`; or a tracker is not installed.
     """
     if os.environ.get("RANK", "0") != "0" or (config.output / DONE).is_file():
         return
+    require_trackers(config.trackers)
     require_ready(config)
     for line in estimate(config):
         print(line, file=sys.stderr)

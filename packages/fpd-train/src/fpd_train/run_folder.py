@@ -24,14 +24,16 @@ from fpd_train.runlog import SAMPLES
 # earlier; a cosine schedule then follows the new horizon from there.
 OPERATIONAL = {
     *("steps", "output", "device", "log_every", "sample_every", "save_every", "keep_checkpoints", "resume"),
-    *("on_disk_full", "watchdog_seconds"),
+    *("on_disk_full", "watchdog_seconds", "micro_batch", "trackers"),
 }
+# How a batch is spread and computed; the checkpoint says how large it is, and whether its ZeRO stage can go on.
+SPREAD = {"zero_stage", "accumulation", "activation_checkpointing", "compile", "offload", "partition_frozen"}
 
 
 def decisive(config: TrainConfig) -> dict[str, Any]:
-    """What a run and its continuation share: all settings but the operational ones and the monitor, which trains
-    nothing."""
-    left_out: Any = dict.fromkeys(OPERATIONAL, True) | {"method": {"monitor": True}}
+    """What a run and its continuation share: all settings but the operational ones, how a batch is spread, and the
+    monitor, which trains nothing."""
+    left_out: Any = dict.fromkeys(OPERATIONAL, True) | {"method": {"monitor": True}, "engine": SPREAD}
     return config.model_dump(mode="json", exclude=left_out)
 
 

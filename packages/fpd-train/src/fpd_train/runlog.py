@@ -1,10 +1,13 @@
-"""What a run tells the world: a rich progress bar, `metrics.jsonl`, tensorboard and sample grids."""
+"""What a run tells the world: a progress bar, `metrics.jsonl`, `timing.jsonl`, tensorboard, trackers, sample grids.
+
+What the numbers of a step are depends on the run alone; where its time went stands apart, in `timing.jsonl`.
+"""
 
 import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
@@ -16,6 +19,8 @@ from torchvision.utils import save_image
 
 from fpd_core import atomic
 from fpd_core.track import LINE_SECONDS
+from fpd_train.timing import TIMING
+from fpd_train.trackers import Tracker
 
 METRICS, SAMPLES = "metrics.jsonl", "samples"
 # Shown beside the bar when a method reports them; everything is in the log.
@@ -35,7 +40,15 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: Path, *, active: bool, start: int, steps: int, title: str, survive_full_disk: bool = False
+        self,
+        folder: Path,
+        *,
+        active: bool,
+        start: int,
+        steps: int,
+        title: str,
+        survive_full_disk: bool = False,
+        trackers: Callable[[], Sequence[Tracker]] = list,
     ) -> None:
         self.failure: OSError | None = None
         self._active, self._folder, self._start = active, folder, start
@@ -48,7 +61,11 @@ class RunLog:
             return
         folder.mkdir(parents=True, exist_ok=True)
         forgotten = _forget_after(folder / METRICS, start)
-        self._metrics = os.open(folder / METRICS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        _forget_after(folder / TIMING, start)
+        self._metrics, self._timing = (
+            os.open(folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644) for name in (METRICS, TIMING)
+        )
+        self._trackers = trackers()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
         self._progress = Progress(
             TextColumn(f"[bold]{title}"),
@@ -78,6 +95,9 @@ class RunLog:
             return
         self._progress.stop()
         os.close(self._metrics)
+        os.close(self._timing)
+        for tracker in self._trackers:
+            tracker.close()
         if self._board is not None:
             self._writing(self._board.close)
         threading.excepthook = threading.__excepthook__
@@ -110,10 +130,20 @@ class RunLog:
             self._console.print(f"step {step}  {shown}  {rate:.0f} img/s", highlight=False, soft_wrap=True)
         if not write:
             return
-        record = {"step": step, "images_seen": images_seen, **{k: round(v, 8) for k, v in numbers.items()}}
-        self._writing(lambda: _append(self._metrics, json.dumps(record) + "\n"))
+        self._record(self._metrics, {"step": step, "images_seen": images_seen}, numbers)
+
+    def timing(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Append where the time of a step went, and what it took, to the logs."""
+        if self._active:
+            self._record(self._timing, {"step": step}, numbers)
+
+    def _record(self, descriptor: int, head: Mapping[str, int], numbers: Mapping[str, float]) -> None:
+        record = {**head, **{k: round(v, 8) for k, v in numbers.items()}}
+        self._writing(lambda: _append(descriptor, json.dumps(record) + "\n"))
         for key, value in numbers.items():
-            self._draw(lambda board: board.add_scalar(key, value, step))  # noqa: B023  (called at once)
+            self._draw(lambda board: board.add_scalar(key, value, head["step"]))  # noqa: B023  (called at once)
+        for tracker in self._trackers:
+            tracker.log(head["step"], numbers)
 
     def grid(self, step: int, images: Tensor) -> None:
         """Save a sample grid [N, 3, H, W] in [0, 1]."""

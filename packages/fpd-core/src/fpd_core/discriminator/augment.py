@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fpd_core.draws import integers, uniform
+
 SHIFT, CUTOUT = 0.125, 0.2  # of the image's side
 
 
@@ -13,7 +15,9 @@ def augmented(images: Tensor, generator: torch.Generator | None) -> Tensor:
 
 def _recoloured(images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Brightness + U(-0.5, 0.5); distance from the grey image x U(0, 2), from the mean colour x U(0.5, 1.5)."""
-    brightness, saturation, contrast = torch.rand(3, len(images), 1, 1, 1, generator=generator, device=images.device)
+    brightness, saturation, contrast = uniform(
+        3, len(images), 1, 1, 1, generator=generator, device=images.device, batch=1
+    )
     images = images + brightness - 0.5
     grey = images.mean(1, keepdim=True)
     images = grey + (images - grey) * 2 * saturation
@@ -27,7 +31,7 @@ def _translated(images: Tensor, generator: torch.Generator | None) -> Tensor:
     for axis in (2, 3):
         side = images.shape[axis]
         most = round(side * SHIFT)
-        shift = torch.randint(-most, most + 1, (len(images), 1), generator=generator, device=images.device)
+        shift = integers(-most, most + 1, len(images), 1, generator=generator, device=images.device)
         source = torch.arange(side, device=images.device) + shift
         shape = [len(images), 1, 1, 1]
         shape[axis] = side
@@ -42,7 +46,7 @@ def _cut_out(images: Tensor, generator: torch.Generator | None) -> Tensor:
     for axis in (2, 3):
         side = images.shape[axis]
         width = round(side * CUTOUT)
-        centre = torch.randint(side + 1 - width % 2, (len(images), 1), generator=generator, device=images.device)
+        centre = integers(0, side + 1 - width % 2, len(images), 1, generator=generator, device=images.device)
         distance = torch.arange(side, device=images.device) - (centre - width // 2)
         shape = [len(images), 1, 1, 1]
         shape[axis] = side

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size
+from fpd_core.draws import normal
 from fpd_core.networks.maskgit import noised
 
 EPS = 1e-5
@@ -188,8 +189,7 @@ class HaltonMaskGit(nn.Module):
         """Token embeddings [B, L, width], with Gaussian noise of σ = `noise`."""
         image: Tensor = self.tok_emb(tokens)
         if noise > 0:
-            drawn = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-            image = noised(image, drawn, noise)
+            image = noised(image, normal(image, generator), noise)
         return image
 
     def scores(self, embeddings: Tensor, labels: Tensor) -> Tensor:

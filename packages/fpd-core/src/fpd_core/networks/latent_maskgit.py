@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fpd_core.draws import uniform
 from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
 
 SINUSOIDS, HIDDEN = 128, 512
@@ -49,4 +50,4 @@ class LatentMaskGit(MaskGit):
 
     def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
         """λ ~ U(0, 1), [batch]."""
-        return {"latent": torch.rand(batch, generator=generator, device=self.bias.device)}
+        return {"latent": uniform(batch, generator=generator, device=self.bias.device)}

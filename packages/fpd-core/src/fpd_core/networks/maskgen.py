@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole, check_heads
+from fpd_core.draws import normal
 from fpd_core.networks.mmdit import JointBlock, Modulation, modulate
 
 
@@ -105,7 +106,7 @@ class MaskGen(nn.Module):
         """
         image = self.embeddings(tokens)
         if embedding_noise > 0:
-            noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+            noise = normal(image, generator)
             image = (1 - embedding_noise**2) ** 0.5 * image + embedding_noise * noise
         image = image + self.pos_embed
         text = self.text_embed_proj(text)

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_heads
+from fpd_core.draws import normal
 
 ExtraInput = Literal["none", "latent", "noise"]
 
@@ -169,8 +170,7 @@ class MaskGit(nn.Module):
         """Token embeddings [B, L, width], with Gaussian noise of σ = `noise`."""
         image: Tensor = self.tok_emb(tokens)
         if noise > 0:
-            drawn = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
-            image = noised(image, drawn, noise)
+            image = noised(image, normal(image, generator), noise)
         return image
 
     def scores(self, embeddings: Tensor, labels: Tensor, appended: Tensor | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from fpd_core.config import Codes, Config, Depth, Flag, Size, Whole, check_heads
+from fpd_core.draws import normal
 from fpd_core.networks.mmdit import JointBlock, Rotation, SingleBlock
 
 
@@ -205,7 +206,7 @@ class Meissonic(nn.Module):
         side = self.config.side
         grid = self.embed(tokens.unflatten(1, (side, side)))
         if embedding_noise > 0:
-            noise = torch.randn(grid.shape, generator=generator, device=grid.device, dtype=grid.dtype)
+            noise = normal(grid, generator)
             grid = (1 - embedding_noise**2) ** 0.5 * grid + embedding_noise * noise
         micro = sinusoids(micro, self.config.sinusoid_width).flatten(1).to(pooled.dtype)
         vector = self.time_text_embed(timestep, self.cond_embed(torch.cat([pooled, micro], dim=1)))

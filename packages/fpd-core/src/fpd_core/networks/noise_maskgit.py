@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fpd_core.draws import normal
 from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
 
 CHANNELS = 16  # Choice: not printed.
@@ -19,7 +20,7 @@ def pyramid(batch: int, side: int, generator: torch.Generator | None, device: to
     """Noise [batch, side², CHANNELS] of unit variance: Gaussian grids of side, side/2, ... 1, enlarged and summed."""
     total, levels, size = torch.zeros(batch, CHANNELS, side, side, device=device), 0, side
     while size >= 1:
-        grid = torch.randn(batch, CHANNELS, size, size, generator=generator, device=device)
+        grid = normal(torch.empty(batch, CHANNELS, size, size, device=device), generator)
         total, levels, size = total + F.interpolate(grid, size=(side, side)), levels + 1, size // 2
     noise: Tensor = total / levels**0.5
     return noise.flatten(2).transpose(1, 2)

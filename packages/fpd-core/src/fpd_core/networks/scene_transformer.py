@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Codes, Config, Depth, Size, Whole, check_heads
+from fpd_core.draws import normal
 from fpd_core.networks.mmdit import FeedForward, attend, split_heads
 
 
@@ -94,7 +95,7 @@ class SceneTransformer(nn.Module):
         words, plan = text.split([self.config.context_len, self.config.seq_len], dim=1)
         x = self.tok_emb(tokens)
         if embedding_noise > 0:
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+            noise = normal(x, generator)
             x = (1 - embedding_noise**2) ** 0.5 * x + embedding_noise * noise
         x = x + self.pos_emb + self.plan(plan)
         for block in self.blocks:

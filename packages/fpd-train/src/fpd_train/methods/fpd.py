@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Flag, Size, Temperature
+from fpd_core.draws import with_drafts
 from fpd_core.generator import GenerationConfig
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
 from fpd_core.lift import Lift, LiftConfig
@@ -123,6 +124,17 @@ class FpdMethod:
         self.remembered: Mapping[str, nn.Module] = (
             {"distance": self._comparison.distance} if objective.distance.remembers else {}
         )
+        decoder = getattr(getattr(self._teacher, "tokenizer", None), "decoder", None)
+        backbones = {label: space.backbone for label, space in self._lift.spaces.items() if space.backbone is not None}
+        self.frozen: Mapping[str, nn.Module] = (
+            {"teacher": self._teacher.network} | ({"decoder": decoder} if decoder is not None else {}) | backbones
+        )
+        self.stages: Mapping[str, tuple[Any, str]] = {
+            "teacher": (self._teacher.network, "forward"),
+            "decode": (self._lift, "decode"),
+            "lift": (self._lift, "features"),
+            "drift": (self._comparison.distance, "forward"),
+        }
         self.drafts_per_condition = config.drafts_per_condition
         self._gan = None if config.gan is None else Gan(config.gan, config.objective, self._teacher, parts)
         if self._gan is not None:
@@ -157,7 +169,7 @@ class FpdMethod:
             [self._conditions(batch) for batch in batches],
             self._config.objective,
             progress=step / self._steps,
-            generators=generators,
+            generators=[with_drafts(one, self._config.drafts_per_condition) for one in generators],
             gather=self._gather,
             by=self._comparison,
         )
@@ -174,6 +186,7 @@ class FpdMethod:
             if phase == DISCRIMINATOR:
                 return self._gan.discriminator_loss(batch, self.networks[STUDENT], forward[phase], generator)
         parts, objective = (forward[phase], self._teacher, self._lift), self._config.objective
+        with_drafts(generator, self._config.drafts_per_condition)
         if self._chunks:
             result = second_pass(*parts, self._chunks.pop(0), objective, generator=generator)
         else:

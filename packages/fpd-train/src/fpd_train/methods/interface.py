@@ -108,6 +108,19 @@ class Monitored(Protocol):
 
 
 @runtime_checkable
+class Distils(Protocol):
+    """A method whose loss passes through frozen networks.
+
+    Attributes:
+        frozen: these networks by name, each called as a module; what of them is not here runs as it is.
+        stages: parts of a step by name: the object and its method that does them. `decode` and `lift` have gradients.
+    """
+
+    frozen: Mapping[str, nn.Module]
+    stages: Mapping[str, tuple[Any, str]]
+
+
+@runtime_checkable
 class BatchCoupled(Protocol):
     """A method whose loss compares all samples of a step, however many micro-batches they come in."""
 
