@@ -18,6 +18,7 @@ from fpd_train.card import model_card
 from fpd_train.checkpointing import Checkpoints
 from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
+from fpd_train.data.reporting import bad_samples, left_out, same_data
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, RankError
@@ -136,14 +137,19 @@ def run(config: TrainConfig, command: str, stop: StopRequest, checkpoint: str | 
             if start is None:
                 return
             state = _build(config, command, device, checkpoints, start)
+            stream = _stream(state, start)  # before the watchdog: indexing shards may take long
+            decided_by_rank_0(lambda: same_data(stream, config.output, start))
             with _log(state, start) as log:
+                remarks += left_out(stream)
                 for remark in [*remarks, *([f"resuming {config.output} at step {start}"] if start else [])]:
                     log.say(remark)
                 with Watchdog(store, state.rank, state.world, config.watchdog_seconds, checkpoints) as watchdog:
                     stop.between_steps(checkpoints)
-                    train(state, _stream(state, start), log, stop, watchdog, start)
+                    train(state, (batch.to(device) for batch in stream), log, stop, watchdog, start)
                     watchdog.at("the barrier before the export")
                     barrier()
+                    for line in bad_samples(stream):
+                        log.say(line)
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
                 if state.rank == 0:
                     _finish(state, log)
@@ -278,7 +284,7 @@ def _log(run: Run, start: int) -> RunLog:
 
 def _stream(run: Run, start: int) -> Iterator[Batch]:
     config = run.config
-    stream = open_stream(
+    return open_stream(
         config.data,
         batch_size=config.micro_batch // run.method.drafts_per_condition,
         seed=config.seed,
@@ -286,7 +292,6 @@ def _stream(run: Run, start: int) -> Iterator[Batch]:
         world=run.world,
         start=start * config.engine.accumulation,
     )
-    return (batch.to(run.device) for batch in stream)
 
 
 def _finish(run: Run, log: RunLog) -> None:

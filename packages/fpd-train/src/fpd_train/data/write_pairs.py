@@ -18,7 +18,7 @@ from fpd_core.schedules import RevealRule, reveal_plan
 from fpd_core.ste import sample_tokens
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.data.pair_shards import TOKEN
-from fpd_train.data.shards import SIZES
+from fpd_train.data.places import SIZES
 from fpd_train.errors import DataError
 from fpd_train.seeds import seeded
 
