@@ -9,9 +9,9 @@ from PIL import Image
 
 
 def jpeg(seed, size=16):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="jpeg")
+    Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC).save(buffer, format="jpeg")
     return buffer.getvalue()
 
 
@@ -35,13 +35,12 @@ def write_tar(path, members):
             tar.addfile(info, io.BytesIO(content))
 
 
-def members(key, caption, about, image=None):
-    text = caption if isinstance(caption, bytes) else (caption or "").encode()
-    image = jpeg(int(key)) if image is None else image
+def members(key, caption, about, size=16):
+    text, image = caption if isinstance(caption, bytes) else (caption or "").encode(), jpeg(int(key), size)
     return [(f"{key}.jpg", image), (f"{key}.json", json.dumps(about, indent=1).encode()), (f"{key}.txt", text)]
 
 
-def img2dataset_folder(folder, shards=3, per_shard=20, *, change=None, parquet=True):
+def img2dataset_folder(folder, shards=3, per_shard=20, *, change=None, parquet=True, size=16):
     """`change(number)` gives what differs in a record. Returns the captions in the order of the tars."""
     folder.mkdir(parents=True)
     everything = []
@@ -52,7 +51,7 @@ def img2dataset_folder(folder, shards=3, per_shard=20, *, change=None, parquet=T
             key = f"{shard:05d}{number % per_shard:03d}"
             about = record(number, **(change(number) if change else {})) | {"key": key}
             rows.append(about)
-            content += members(key, about["caption"], about)
+            content += members(key, about["caption"], about, size)
             everything.append(about["caption"])
         failed = record(10**6, status="failed_to_download", caption="never seen") | {"key": f"{shard:05d}999"}
         write_tar(folder / f"{shard:05d}.tar", content)

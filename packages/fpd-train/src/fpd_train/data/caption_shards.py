@@ -26,13 +26,18 @@ class CaptionShards(Shards):
         return self.captions == "parquet"
 
     def decode(self, members: Sequence[bytes]) -> str:
-        try:
-            caption = str(members[0], "utf-8").strip()
-        except UnicodeDecodeError:
-            raise BadSample("not UTF-8", "has no UTF-8 caption (.txt)") from None
-        if not caption:
-            raise BadSample("blank txt", "has an empty caption (.txt)")
-        return caption
+        return decoded_caption(members[0])
 
     def collate(self, samples: list[str]) -> Batch:
         return Batch(PromptCondition(tuple(samples)))
+
+
+def decoded_caption(content: bytes) -> str:
+    """Raises BadSample: not UTF-8, or blank."""
+    try:
+        caption = str(content, "utf-8").strip()
+    except UnicodeDecodeError:
+        raise BadSample("not UTF-8", "has no UTF-8 caption (.txt)") from None
+    if not caption:
+        raise BadSample("blank txt", "has an empty caption (.txt)")
+    return caption

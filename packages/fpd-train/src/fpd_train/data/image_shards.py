@@ -1,4 +1,4 @@
-"""Shards of labelled images: what tokenizers, teachers and classifiers learn from."""
+"""Shards of images with labels, what tokenizers, teachers and classifiers learn from, or with captions."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor
 
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, PromptCondition
 from fpd_core.config import Classes, Size
 from fpd_core.untrusted.images import open_image
 from fpd_train.batch import Batch
 from fpd_train.data.bad_samples import BadSample
+from fpd_train.data.caption_shards import decoded_caption
 from fpd_train.data.shards import Shards
 
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")
@@ -33,9 +35,29 @@ class ImageShards(Shards):
         return decoded_image(members[0], self.image_size), decoded_label(members[1], self.num_classes)
 
     def collate(self, samples: list[LabelledImage]) -> Batch:
-        images = torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2)
         labels = torch.tensor([label for _, label in samples])
-        return Batch(ClassCondition(labels), images.contiguous().float().div_(255))
+        return Batch(ClassCondition(labels), _stacked([image for image, _ in samples]))
+
+
+class CaptionedImageShards(Shards):
+    """Each sample has an image and a `.txt` caption, as img2dataset leaves them."""
+
+    name: Literal["captioned_image_shards"] = "captioned_image_shards"
+    has_images: ClassVar[bool] = True
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (IMAGE_KEYS, ("txt",))
+    busy: ClassVar[bool] = True
+    image_size: Size = Field(description="Side of the square images; others are refused.")
+
+    def decode(self, members: Sequence[bytes]) -> tuple[NDArray[np.uint8], str]:
+        return decoded_image(members[0], self.image_size), decoded_caption(members[1])
+
+    def collate(self, samples: list[tuple[NDArray[np.uint8], str]]) -> Batch:
+        return Batch(PromptCondition(tuple(caption for _, caption in samples)), _stacked([image for image, _ in samples]))
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> Tensor:
+    """[B, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def decoded_image(content: bytes, side: int) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,9 +16,12 @@ from fpd_core.config import Classes, Codes, Size
 from fpd_train.batch import Batch
 from fpd_train.data.bad_samples import BadSample
 from fpd_train.data.image_shards import decoded_label
+from fpd_train.data.places import SIZES, Place
 from fpd_train.data.shards import Shards
+from fpd_train.errors import DataError
 
 TOKEN = np.dtype("<i4")
+SETTINGS = "pairs.json"  # beside pairs from the first one on; `sizes.json` comes last
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,16 @@ class PairShards(Shards):
 
     name: Literal["pair_shards"] = "pair_shards"
     has_images: ClassVar[bool] = False
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (("cls",), ("src",), ("tgt",))
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
     codebook_size: Codes = Field(description="K; sources may also hold K, the mask id.")
     seq_len: Size = Field(description="L, tokens of an image.")
 
-    members: ClassVar[tuple[tuple[str, ...], ...]] = (("cls",), ("src",), ("tgt",))
+    def shards(self) -> list[Place]:
+        folder = Path(self.folder)
+        if (folder / SETTINGS).exists() and not (folder / SIZES).exists():
+            raise DataError(f"{folder}/{SIZES} does not exist: `fpd-train shards pairs` has not finished; run it again")
+        return super().shards()
 
     def decode(self, members: Sequence[bytes]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
         label, source, target = members
