@@ -1,5 +1,6 @@
 """WebDataset shards, read in an order that is a pure function of (seed, position): each rank only its own samples."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ class Shards(Config, ABC):
         0, description="Remote: gaps between samples that are read along to save a request."
     )
     threads: Size | None = Field(
-        None, description="That read and decode; by default 8 for URLs, 4 for local images, 1 for local captions."
+        None, description="That read and decode; by default 8 for URLs, for local images the cores up to 4, for local captions 1."
     )
     prefetch: Size = Field(4, description="Batches prepared ahead.")
     lanes: Annotated[Whole, Field(ge=1, le=64)] | None = Field(
@@ -115,7 +116,7 @@ class Shards(Config, ABC):
             batch_size=batch_size,
             rank=rank,
             world=world,
-            threads=self.threads or (4 if self.busy else 1 if local else 8),
+            threads=self.threads or (8 if not local else min(4, len(os.sched_getaffinity(0))) if self.busy else 1),
             prefetch=self.prefetch,
             retries=self.retries,
             coalesce=self.coalesce_bytes,
