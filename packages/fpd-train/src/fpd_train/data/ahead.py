@@ -18,9 +18,7 @@ class Ahead(Generic[T]):
     def __init__(self, items: Iterator[T], depth: int) -> None:
         self._queue: Queue[T | BaseException] = Queue(depth)
         self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=_fill, args=(items, self._queue, self._stop), name="data", daemon=True
-        )
+        self._thread = threading.Thread(target=_fill, args=(items, self._queue, self._stop), name="data", daemon=True)
         weakref.finalize(self, _end, self._queue, self._stop)
 
     def __iter__(self) -> "Ahead[T]":
@@ -42,7 +40,7 @@ def _fill(items: Iterator[T], queue: "Queue[T | BaseException]", stop: threading
             queue.put(item)
             if stop.is_set():
                 return
-    except BaseException as error:  # noqa: BLE001  (handed on)
+    except BaseException as error:
         queue.put(error)
 
 

@@ -18,7 +18,8 @@ class CaptionShards(Shards):
     has_images: ClassVar[bool] = False
     members: ClassVar[tuple[tuple[str, ...], ...]] = (("txt",),)
     captions: Literal["txt", "parquet"] = Field(
-        "txt", description="`parquet` takes them from the files that img2dataset left beside the shards; no tar is read."
+        "txt",
+        description="`parquet` takes them from the files that img2dataset left beside the shards; no tar is read.",
     )
 
     @property

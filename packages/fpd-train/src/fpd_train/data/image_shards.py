@@ -52,7 +52,9 @@ class CaptionedImageShards(Shards):
         return decoded_image(members[0], self.image_size), decoded_caption(members[1])
 
     def collate(self, samples: list[tuple[NDArray[np.uint8], str]]) -> Batch:
-        return Batch(PromptCondition(tuple(caption for _, caption in samples)), _stacked([image for image, _ in samples]))
+        return Batch(
+            PromptCondition(tuple(caption for _, caption in samples)), _stacked([image for image, _ in samples])
+        )
 
 
 def _stacked(images: list[NDArray[np.uint8]]) -> Tensor:

@@ -1,7 +1,7 @@
 """Batches from shards that cannot seek: up to 64 of them are read side by side, from end to end.
 
-Lane l of L has the shards l, l + L, l + 2L ... in an order drawn for every epoch of its own; sample n is the next one of
-lane n mod L. So the order is again a function of (seed, position), and any number of ranks that divides L shares it.
+Lane l of L has the shards l, l + L, l + 2L ... in an order drawn for every epoch of its own; sample n is the next of lane
+n mod L. So the order is again a function of (seed, position), and any number of ranks that divides L shares it.
 Within a shard samples keep their order. A lane with fewer samples repeats sooner.
 """
 
@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +83,13 @@ def _batches(source: Decoder, lanes: list[Iterator[Any]], reading: Reading) -> I
     with ThreadPoolExecutor(max(1, min(reading.threads, len(lanes)))) as pool:
         while True:
             wanted = [next(turns) for _ in range(reading.batch_size)]
-            ready = {
-                lane: iter(drawn)
-                for lane, drawn in zip(
-                    sorted(set(wanted)),
-                    pool.map(lambda lane: [next(lanes[lane]) for _ in range(wanted.count(lane))], sorted(set(wanted))),
-                    strict=True,
-                )
-            }
+            drawn = pool.map(_draw, lanes, [wanted.count(lane) for lane in range(len(lanes))])
+            ready = [iter(samples) for samples in drawn]
             yield source.collate([next(ready[lane]) for lane in wanted])
+
+
+def _draw(lane: Iterator[Any], count: int) -> list[Any]:
+    return list(islice(lane, count))
 
 
 class Lane:
@@ -126,7 +124,9 @@ class Lane:
                 if known != count:
                     _remember(place, self._plan, count)
             if not given and before == skip:
-                raise DataError(f"{shown(self._places[0].url)} and the shards of its lane hold no sample that can be used")
+                raise DataError(
+                    f"{shown(self._places[0].url)} and the shards of its lane hold no sample that can be used"
+                )
             epoch += 1
 
     def _decoded(self, place: Place) -> Iterator[Any]:

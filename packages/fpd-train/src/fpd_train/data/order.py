@@ -6,6 +6,7 @@ Sample n goes to rank n mod world, so a position is one integer.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +71,7 @@ class Order:
         if self.run_length == 1:
             return random.permutation(sum(counts))
         ends = np.cumsum([0, *counts])
-        runs = [np.arange(a, b, self.run_length) for a, b in zip(ends, ends[1:], strict=False)]
+        runs = [np.arange(a, b, self.run_length) for a, b in pairwise(ends)]
         stops = [np.minimum(run + self.run_length, b) for run, b in zip(runs, ends[1:], strict=True)]
         begin, end = np.concatenate(runs), np.concatenate(stops)
         order = random.permutation(len(begin))

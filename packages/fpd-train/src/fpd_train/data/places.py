@@ -16,7 +16,8 @@ from braceexpand import braceexpand
 
 from fpd_core.untrusted import parse_object, read_text, shown
 from fpd_core.untrusted.limits import JSON_BYTES
-from fpd_train.data.storage import content_of, list_remote
+from fpd_train.data.remote import list_remote
+from fpd_train.data.storage import content_of
 from fpd_train.errors import DataError
 
 Scheme = Literal["pipe", "http", "https", "s3", "gs"]

@@ -12,9 +12,9 @@ from fpd_core.untrusted.tar_index import name_before
 from fpd_train.batch import Batch
 from fpd_train.data.ahead import Ahead
 from fpd_train.data.bad_samples import BadSample, Tally
+from fpd_train.data.grouping import split
 from fpd_train.data.order import Order, Stretch
 from fpd_train.data.shard_index import Entry, Positions, index_hash, positions
-from fpd_train.data.shard_walk import split
 from fpd_train.data.storage import Stored, retried, stored
 from fpd_train.errors import DataError
 
@@ -81,9 +81,7 @@ class IndexedStream:
 class Reader:
     """What the background does."""
 
-    def __init__(
-        self, source: Decoder, entries: Sequence[Entry], order: Order, reading: Reading, tally: Tally
-    ) -> None:
+    def __init__(self, source: Decoder, entries: Sequence[Entry], order: Order, reading: Reading, tally: Tally) -> None:
         self._source, self._entries, self._order, self._reading, self._tally = source, entries, order, reading, tally
         self._width = len(source.members)
         self._file = lru_cache(_OPEN)(self._open)
@@ -98,7 +96,9 @@ class Reader:
         with ThreadPoolExecutor(threads) as pool:
             while True:
                 wanted = list(islice(tickets, size))
-                parts = pool.map(self.samples, [wanted[size * i // threads : size * (i + 1) // threads] for i in range(threads)])
+                parts = pool.map(
+                    self.samples, [wanted[size * i // threads : size * (i + 1) // threads] for i in range(threads)]
+                )
                 yield self._source.collate([sample for part in parts for sample in part])
 
     def samples(self, tickets: list[Ticket]) -> list[Any]:
@@ -178,7 +178,9 @@ class Reader:
 
     def _open(self, shard: int) -> Stored:
         entry = self._entries[shard]
-        return stored(str(entry.path) if self._source.from_parquet else entry.place.url, scattered=self._reading.scattered)
+        return stored(
+            str(entry.path) if self._source.from_parquet else entry.place.url, scattered=self._reading.scattered
+        )
 
     def _load(self, shard: int) -> Positions:
         return positions(self._entries[shard], self._width)

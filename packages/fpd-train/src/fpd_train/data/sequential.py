@@ -10,10 +10,11 @@ from fpd_core.untrusted import open_regular, shown
 from fpd_core.untrusted.tar_index import GZIP, Member, TarDamage, locate_members
 from fpd_train.data.bad_samples import TRUNCATED
 from fpd_train.data.filters import columns, json_record, wanted
+from fpd_train.data.grouping import Bad, Grouping, limit_of, split
+from fpd_train.data.local import command_output
 from fpd_train.data.places import scheme_of
+from fpd_train.data.remote import Remote
 from fpd_train.data.shard_index import Plan
-from fpd_train.data.shard_walk import Bad, Grouping, limit_of, split
-from fpd_train.data.storage import Remote, command_output
 from fpd_train.errors import DataError
 
 _PIECE = 2**18
@@ -80,11 +81,11 @@ def _grouped(forward: Forward, plan: Plan) -> Generator[Found, None, Found | Non
                 yield _found(grouping, bodies, key, plan)
                 grouping, bodies = Grouping(plan.wanted), {}
             key = own
-            if ending == "json" or any(ending in group for group in plan.wanted):
-                if member.size <= limit_of(ending)[0]:
-                    bodies[member] = forward(member.offset, member.size)
-                    if len(bodies[member]) < member.size:
-                        raise TarDamage(f"ends within {shown(member.name)}")
+            is_wanted = ending == "json" or any(ending in group for group in plan.wanted)
+            if is_wanted and member.size <= limit_of(ending)[0]:
+                bodies[member] = forward(member.offset, member.size)
+                if len(bodies[member]) < member.size:
+                    raise TarDamage(f"ends within {shown(member.name)}")
             grouping.add(member)
     except TarDamage as error:
         damage = f"the tar {error}"

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from fpd_core import atomic
 from fpd_core.untrusted import UntrustedError, parse_object, shown
-from fpd_core.untrusted.limits import JSON_BYTES
 from fpd_train.data.bad_samples import LOG
 from fpd_train.data.filters import Filter
 from fpd_train.data.places import Place

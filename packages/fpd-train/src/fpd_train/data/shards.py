@@ -69,7 +69,8 @@ class Shards(Config, ABC):
         0, description="Remote: gaps between samples that are read along to save a request."
     )
     threads: Size | None = Field(
-        None, description="That read and decode; by default 8 for URLs, for local images the cores up to 4, for local captions 1."
+        None,
+        description="That read and decode; by default 8 for URLs, up to 4 for images, 1 for captions.",
     )
     prefetch: Size = Field(4, description="Batches prepared ahead.")
     lanes: Annotated[Whole, Field(ge=1, le=64)] | None = Field(
@@ -132,8 +133,5 @@ class Shards(Config, ABC):
         tally.check_walk()
         order = Order([entry.count for entry in entries], seed, self.shuffle_shards, self.run_length)
         if order.total < batch_size * world:
-            raise DataError(
-                f"{self.folder} holds {order.total} samples, one global batch needs {batch_size * world}"
-            )
+            raise DataError(f"{self.folder} holds {order.total} samples, one global batch needs {batch_size * world}")
         return IndexedStream(self, entries, order, reading, tally, position=position)
-
