@@ -1,7 +1,7 @@
 """Batches from shards that cannot seek: up to 64 of them are read side by side, from end to end.
 
-Lane l of L has the shards l, l + L, l + 2L ... in an order drawn for every epoch of its own; sample n is the next of lane
-n mod L. So the order is again a function of (seed, position), and any number of ranks that divides L shares it.
+Lane l of L has the shards l, l + L, l + 2L ... in an order drawn for every epoch of its own; sample n is the next one
+of lane n mod L. So the order is again a function of (seed, position), and any number of ranks that divides L shares it.
 Within a shard samples keep their order. A lane with fewer samples repeats sooner.
 """
 
