@@ -18,6 +18,12 @@ from fpd_core.teachers.fashion import FashionTeacher
 RUN = Path(__file__).resolve().parents[1] / "run.py"
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Indexes of shards stay out of the user's cache."""
+    monkeypatch.setenv("FPD_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture(scope="session")
 def teacher_folder(tmp_path_factory):
     torch.manual_seed(0)

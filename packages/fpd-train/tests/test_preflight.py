@@ -54,7 +54,7 @@ def test_missing_weights_are_all_named(load, tmp_path, monkeypatch):
 
 def test_missing_captions_are_named_before_synthetic_weights_are_made(load):
     method = {"name": "fpd", "teacher": {"name": "maskgen", "weights": "synthetic"}, "lift": {"space": "pixel"}}
-    with pytest.raises(DataError, match=r"nowhere/sizes\.json does not exist"):
+    with pytest.raises(DataError, match=r"nowhere does not exist"):
         check_first(load(method=method, data=CAPTIONS))
 
 
@@ -90,7 +90,7 @@ def test_run_says_it_before_deepspeed(config, tmp_path):
     arguments = ["run", "--config", str(tmp_path / "run.json")]
     result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: nowhere/sizes.json does not exist")
+    assert result.stderr.startswith("error: nowhere does not exist")
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout.strip() == "False False"
 
@@ -99,7 +99,7 @@ def test_doctor_lists_data(config, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(config | {"data": CAPTIONS}))
     result = CliRunner().invoke(app, ["doctor", "--config", str(tmp_path / "run.json")])
     assert result.exit_code == 1
-    assert "missing  data: nowhere/sizes.json does not exist" in result.stdout
+    assert "missing  data: nowhere does not exist" in result.stdout
     assert "device cpu: cpu" in result.stdout
     assert "can be written" in result.stdout
     as_json = CliRunner().invoke(app, ["doctor", "--json", "--config", str(tmp_path / "run.json")])

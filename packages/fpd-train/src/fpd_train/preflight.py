@@ -12,7 +12,7 @@ from fpd_core.preflight import require_writable
 from fpd_core.weights import RequiredFile, require
 from fpd_train.config import TrainConfig
 from fpd_train.data import DataConfig
-from fpd_train.data.shard_folder import scheme_of
+from fpd_train.data.places import is_local
 from fpd_train.data.shards import Shards
 from fpd_train.errors import DataError
 from fpd_train.memory import estimate
@@ -79,10 +79,10 @@ def sources(config: TrainConfig) -> list[DataConfig]:
 
 def missing_data(source: DataConfig) -> str | None:
     """What a data source lacks on this machine, in one sentence; None where nothing, or where it lies elsewhere."""
-    if not isinstance(source, Shards) or scheme_of(source.folder) is not None:
+    if not isinstance(source, Shards) or not is_local(source.folder):
         return None
     try:
-        source.sizes()
+        source.shards()
     except DataError as error:
         return str(error)
     return None

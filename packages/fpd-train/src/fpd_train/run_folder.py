@@ -14,6 +14,7 @@ from fpd_core.config import Config, ConfigError, Steps
 from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.checkpointing import Checkpoints
 from fpd_train.config import RESOLVED, TrainConfig, parse
+from fpd_train.data.shards import OPERATIONAL as OPERATIONAL_OF_DATA
 from fpd_train.lock import locked
 from fpd_train.methods.interface import Report
 from fpd_train.preflight import DONE
@@ -33,7 +34,9 @@ SPREAD = {"zero_stage", "accumulation", "activation_checkpointing", "compile", "
 def decisive(config: TrainConfig) -> dict[str, Any]:
     """What a run and its continuation share: all settings but the operational ones, how a batch is spread, and the
     monitor, which trains nothing."""
-    left_out: Any = dict.fromkeys(OPERATIONAL, True) | {"method": {"monitor": True}, "engine": SPREAD}
+    reading = dict.fromkeys(OPERATIONAL_OF_DATA, True)
+    left_out: Any = dict.fromkeys(OPERATIONAL, True)
+    left_out |= {"method": {"monitor": True}, "engine": SPREAD, "data": reading}
     return config.model_dump(mode="json", exclude=left_out)
 
 

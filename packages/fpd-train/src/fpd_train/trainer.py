@@ -21,6 +21,7 @@ from fpd_train.card import model_card
 from fpd_train.checkpointing import Checkpoints, Layout
 from fpd_train.config import TrainConfig
 from fpd_train.data import open_stream
+from fpd_train.data.reporting import bad_samples, left_out, same_data
 from fpd_train.ema import Ema
 from fpd_train.engine import Engine, Partitioned, start_processes
 from fpd_train.errors import Interrupted, NonFiniteError, OutOfMemoryError, RankError
@@ -183,17 +184,22 @@ def run(
             if start is None:
                 return
             state, remark = _build(config, command, device, checkpoints, start, profile)
+            stream = _stream(state)  # before the watchdog: indexing shards may take long
+            decided_by_rank_0(lambda: same_data(stream, config.output, start))
             with _log(state, start) as log:
+                remarks += left_out(stream)
                 if start:
                     remarks.append(f"resuming {config.output} at step {start}" + (f"; {remark}" if remark else ""))
-                for remark in remarks:
-                    log.say(remark)
+                for said in remarks:
+                    log.say(said)
                 with Watchdog(store, state.rank, state.world, config.watchdog_seconds, checkpoints) as watchdog:
                     stop.between_steps(checkpoints)
                     with state.breakdown.watching_collectives():
-                        train(state, _stream(state), log, stop, watchdog)
+                        train(state, (batch.to(device) for batch in stream), log, stop, watchdog)
                     watchdog.at("the barrier before the export")
                     barrier()
+                    for line in bad_samples(stream):
+                        log.say(line)
                 stop.at_once("stopped after the last step, before the export; nothing is lost")
                 _finish(state, log)
         except OSError as error:
@@ -397,7 +403,7 @@ def _stream(run: Run) -> Iterator[Batch]:
     config = run.config
     # Where the batch has another size now, the part of one that would be seen twice is left out.
     start = -(-run.images_before // (config.micro_batch * run.world))
-    stream = open_stream(
+    return open_stream(
         config.data,
         batch_size=config.micro_batch // run.method.drafts_per_condition,
         seed=config.seed,
@@ -405,7 +411,6 @@ def _stream(run: Run) -> Iterator[Batch]:
         world=run.world,
         start=start,
     )
-    return (batch.to(run.device) for batch in stream)
 
 
 def _finish(run: Run, log: RunLog) -> None:

@@ -8,7 +8,7 @@ from fpd_core.plugins import Registry
 from fpd_core.sections import Sections, one_of
 from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
-from fpd_train.data.image_shards import ImageShards
+from fpd_train.data.image_shards import CaptionedImageShards, ImageShards
 from fpd_train.data.noise import NoiseImages, NoisePairs
 from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
@@ -21,6 +21,7 @@ _OWN: dict[str, type[Config] | str] = {
     "pair_shards": PairShards,
     "noise_pairs": NoisePairs,
     "caption_shards": CaptionShards,
+    "captioned_image_shards": CaptionedImageShards,
     "scenes": Scenes,
     "scene_closeups": SceneCloseups,
 }

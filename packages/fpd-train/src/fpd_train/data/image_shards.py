@@ -1,20 +1,24 @@
-"""Shards of labelled images: what tokenizers, teachers and classifiers learn from."""
+"""Shards of images with labels, what tokenizers, teachers and classifiers learn from, or with captions."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, PromptCondition
 from fpd_core.config import Classes, Size
 from fpd_core.untrusted.images import open_image
 from fpd_train.batch import Batch
-from fpd_train.data.shards import Shards, place
-from fpd_train.errors import DataError
+from fpd_train.data.bad_samples import BadSample
+from fpd_train.data.caption_shards import decoded_caption
+from fpd_train.data.shards import Shards
 
 IMAGE_KEYS = ("png", "jpg", "jpeg", "webp")
+LabelledImage = tuple[NDArray[np.uint8], int]
 
 
 class ImageShards(Shards):
@@ -22,31 +26,61 @@ class ImageShards(Shards):
 
     name: Literal["image_shards"] = "image_shards"
     has_images: ClassVar[bool] = True
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (IMAGE_KEYS, ("cls",))
+    busy: ClassVar[bool] = True
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
     image_size: Size = Field(description="Side of the square images; others are refused.")
 
-    def batch(self, samples: list[dict[str, Any]]) -> Batch:
-        images = torch.stack([self._image(sample) for sample in samples])
-        return Batch(ClassCondition(torch.tensor([self._label(sample) for sample in samples])), images)
+    def decode(self, members: Sequence[bytes]) -> LabelledImage:
+        return decoded_image(members[0], self.image_size), decoded_label(members[1], self.num_classes)
 
-    def _image(self, sample: dict[str, Any]) -> Tensor:
-        where = place(sample)
-        data = next((sample[key] for key in IMAGE_KEYS if key in sample), None)
-        if data is None:
-            raise DataError(f"{where} has no image ({', '.join(IMAGE_KEYS)}); a dot in the key changes the extension")
-        image = np.array(open_image(data, source=f"{where}: image", error=DataError).convert("RGB"))
-        if image.shape[:2] != (self.image_size, self.image_size):
-            raise DataError(
-                f"{where} is {image.shape[1]}x{image.shape[0]}, the config says {self.image_size} pixels a side"
-            )
-        return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    def collate(self, samples: list[LabelledImage]) -> Batch:
+        labels = torch.tensor([label for _, label in samples])
+        return Batch(ClassCondition(labels), _stacked([image for image, _ in samples]))
 
-    def _label(self, sample: dict[str, Any]) -> int:
-        where = place(sample)
-        try:
-            label = int(sample["cls"])
-        except (KeyError, ValueError):
-            raise DataError(f"{where} has no integer label (.cls)") from None
-        if not 0 <= label < self.num_classes:
-            raise DataError(f"{where} has label {label}, the config allows 0 to {self.num_classes - 1}")
-        return label
+
+class CaptionedImageShards(Shards):
+    """Each sample has an image and a `.txt` caption, as img2dataset leaves them."""
+
+    name: Literal["captioned_image_shards"] = "captioned_image_shards"
+    has_images: ClassVar[bool] = True
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (IMAGE_KEYS, ("txt",))
+    busy: ClassVar[bool] = True
+    image_size: Size = Field(description="Side of the square images; others are refused.")
+
+    def decode(self, members: Sequence[bytes]) -> tuple[NDArray[np.uint8], str]:
+        return decoded_image(members[0], self.image_size), decoded_caption(members[1])
+
+    def collate(self, samples: list[tuple[NDArray[np.uint8], str]]) -> Batch:
+        return Batch(
+            PromptCondition(tuple(caption for _, caption in samples)), _stacked([image for image, _ in samples])
+        )
+
+
+def _stacked(images: list[NDArray[np.uint8]]) -> Tensor:
+    """[B, 3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def decoded_image(content: bytes, side: int) -> NDArray[np.uint8]:
+    """[side, side, 3]. Raises BadSample: damaged, or of another size."""
+    try:
+        image = np.asarray(open_image(content, source="image").convert("RGB"))
+    except ValueError as error:
+        raise BadSample("undecodable image", str(error)) from None
+    if image.shape[:2] != (side, side):
+        raise BadSample(
+            "image of another size", f"is {image.shape[1]}x{image.shape[0]}, the config says {side} pixels a side"
+        )
+    return image
+
+
+def decoded_label(content: bytes, num_classes: int) -> int:
+    """Raises BadSample: no integer in [0, num_classes)."""
+    try:
+        label = int(content)
+    except ValueError:
+        raise BadSample("no label", "has no integer label (.cls)") from None
+    if not 0 <= label < num_classes:
+        raise BadSample("label out of range", f"has label {label}, the config allows 0 to {num_classes - 1}")
+    return label

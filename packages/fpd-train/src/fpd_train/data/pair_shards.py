@@ -1,20 +1,27 @@
 """Shards of pairs for ReDi: a class, the tokens that a sampler started from, and those it arrived at."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from fpd_core.conditioning import ClassCondition
 from fpd_core.config import Classes, Codes, Size
 from fpd_train.batch import Batch
-from fpd_train.data.shards import Shards, place
+from fpd_train.data.bad_samples import BadSample
+from fpd_train.data.image_shards import decoded_label
+from fpd_train.data.places import SIZES, Place
+from fpd_train.data.shards import Shards
 from fpd_train.errors import DataError
 
 TOKEN = np.dtype("<i4")
+SETTINGS = "pairs.json"  # beside pairs from the first one on; `sizes.json` comes last
 
 
 @dataclass(frozen=True)
@@ -41,30 +48,33 @@ class PairShards(Shards):
 
     name: Literal["pair_shards"] = "pair_shards"
     has_images: ClassVar[bool] = False
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (("cls",), ("src",), ("tgt",))
     num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
     codebook_size: Codes = Field(description="K; sources may also hold K, the mask id.")
     seq_len: Size = Field(description="L, tokens of an image.")
 
-    def batch(self, samples: list[dict[str, Any]]) -> Batch:
-        labels = torch.tensor([self._label(sample) for sample in samples])
-        source = torch.stack([self._tokens(sample, "src", self.codebook_size) for sample in samples])
-        target = torch.stack([self._tokens(sample, "tgt", self.codebook_size - 1) for sample in samples])
+    def shards(self) -> list[Place]:
+        folder = Path(self.folder)
+        if (folder / SETTINGS).exists() and not (folder / SIZES).exists():
+            raise DataError(f"{folder}/{SIZES} does not exist: `fpd-train shards pairs` has not finished; run it again")
+        return super().shards()
+
+    def decode(self, members: Sequence[bytes]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        label, source, target = members
+        return (
+            decoded_label(label, self.num_classes),
+            self._tokens(source, "src", self.codebook_size),
+            self._tokens(target, "tgt", self.codebook_size - 1),
+        )
+
+    def collate(self, samples: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+        labels, source, target = (torch.from_numpy(np.array(column)) for column in zip(*samples, strict=True))
         return PairBatch(ClassCondition(labels), pairs=Pairs(source, target))
 
-    def _tokens(self, sample: dict[str, Any], key: str, largest: int) -> Tensor:
-        data = sample.get(key)
-        if not isinstance(data, bytes) or len(data) != self.seq_len * TOKEN.itemsize:
-            raise DataError(f"{place(sample)} has no {self.seq_len} tokens (.{key})")
+    def _tokens(self, data: bytes, ending: str, largest: int) -> NDArray[np.int64]:
+        if len(data) != self.seq_len * TOKEN.itemsize:
+            raise BadSample("no tokens", f"has no {self.seq_len} tokens (.{ending})")
         tokens = np.frombuffer(data, TOKEN).astype(np.int64)
         if tokens.min() < 0 or tokens.max() > largest:
-            raise DataError(f"{place(sample)} has tokens (.{key}) outside 0 to {largest}")
-        return torch.from_numpy(tokens)
-
-    def _label(self, sample: dict[str, Any]) -> int:
-        try:
-            label = int(sample["cls"])
-        except (KeyError, ValueError):
-            raise DataError(f"{place(sample)} has no integer label (.cls)") from None
-        if not 0 <= label < self.num_classes:
-            raise DataError(f"{place(sample)} has label {label}, the config allows 0 to {self.num_classes - 1}")
-        return label
+            raise BadSample("tokens out of range", f"has tokens (.{ending}) outside 0 to {largest}")
+        return tokens

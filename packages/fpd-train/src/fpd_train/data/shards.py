@@ -1,150 +1,137 @@
-"""WebDataset shards, read in an order that is a pure function of (seed, epoch).
+"""WebDataset shards, read in an order that is a pure function of (seed, position): each rank only its own samples."""
 
-A resumed run skips whole shards by the counts in `sizes.json` and continues with the very next sample, at any world
-size. Samples are shuffled as raw bytes and decoded last, so the buffer stays small.
-"""
-
-import re
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
-from webdataset.tariterators import group_by_keys
 
-from fpd_core.config import Config, Size
-from fpd_core.untrusted import parse_object, shown
-from fpd_core.untrusted.archives import Readable, tar_members
-from fpd_core.untrusted.limits import JSON_BYTES
+from fpd_core.config import Config, Location, Share, Size, Whole
 from fpd_train.batch import Batch
-from fpd_train.data.shard_folder import Scheme, check_name, check_scheme, opened, scheme_of
+from fpd_train.data.bad_samples import Tally
+from fpd_train.data.filters import Filter
+from fpd_train.data.indexing import index_all
+from fpd_train.data.lanes import LaneStream, is_sequential
+from fpd_train.data.order import Order
+from fpd_train.data.places import Place, Scheme, check_schemes, find_shards, is_local, parts, scheme_of
+from fpd_train.data.reader import IndexedStream, Reading
+from fpd_train.data.shard_index import Plan, default_folder
 from fpd_train.errors import DataError
 
-SIZES = "sizes.json"
-SAMPLES = 10**9  # of one shard, at most
-_META = re.compile(r"__[^/]*__($|/)")  # notes of webdataset, no samples
-
-
-def place(sample: dict[str, Any]) -> str:
-    """Where a sample lies, for error messages."""
-    return f"sample {shown(sample['__key__'])} of {sample['__url__']}"
+# Settings of a source that change no sample and no order.
+OPERATIONAL = ("index_folder", "threads", "prefetch", "retries", "coalesce_bytes")
 
 
 def _as_text(folder: Any) -> Any:
-    """A local path in its plain form, `data/shards` for `data/shards/`; a URL as it is."""
-    if not isinstance(folder, Path | str) or not str(folder) or (isinstance(folder, str) and scheme_of(folder)):
+    """Local paths in their plain form, `data/shards` for `data/shards/`; URLs as they are."""
+    if isinstance(folder, Path):
+        plain = str(folder)
+        return plain if is_local(plain) else f"./{plain}"
+    if not isinstance(folder, str) or not folder:
         return folder
-    plain = str(Path(folder))
+    return "::".join(part if not part or scheme_of(part) else _plain(part) for part in parts(folder))
+
+
+def _plain(part: str) -> str:
+    plain = str(Path(part))
     return plain if scheme_of(plain) is None else f"./{plain}"
 
 
 class Shards(Config, ABC):
-    """A folder of `.tar` shards with `sizes.json`; sources say what a sample holds."""
+    """`.tar` shards somewhere; sources say what a sample holds."""
+
+    members: ClassVar[tuple[tuple[str, ...], ...]]  # of a sample, each by the endings it may have
+    busy: ClassVar[bool] = False  # decoding takes more than reading
 
     folder: Annotated[
         str, BeforeValidator(_as_text), StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]+$")
-    ] = Field(description="Folder written by `fpd-train shards`; or its URL, where `allow` names the scheme.")
-    allow: tuple[Scheme, ...] = Field(
-        (), max_length=4, description="Schemes `folder` may have; `pipe` runs a command, to which `/name` is appended."
+    ] = Field(
+        description="Folder of shards; or a pattern with {00..99} or *, a text file that lists shards, several of them "
+        "joined by `::`; or URLs and commands, where `allow` names the scheme."
     )
-    shuffle_shards: Size = Field(4, description="Shards shuffled together: raw bytes held in memory per rank.")
+    allow: tuple[Scheme | Literal["sequential"], ...] = Field(
+        (),
+        max_length=6,
+        description="Schemes `folder` may have; `pipe` runs commands. `sequential` reads what cannot seek (compressed "
+        "shards, servers without ranges) from end to end, through lanes.",
+    )
+    shuffle_shards: Size = Field(4, description="Shards whose samples are permuted together.")
+    run_length: Size = Field(1, description="Neighbours that stay together, for disks that seek slowly: 64 or more.")
+    filters: tuple[Filter, ...] = Field((), max_length=64, description="What samples must satisfy, by json or parquet.")
+    max_bad_share: Share = Field(0.1, description="Of damaged samples; more end the run.")
+    index_folder: Location | None = Field(
+        None, description="Where the places of samples are kept; by default `fpd/shards` in the user's cache folder."
+    )
+    retries: Annotated[Whole, Field(ge=0, le=100)] = Field(3, description="Of a source that fails.")
+    coalesce_bytes: Annotated[Whole, Field(ge=0, le=2**30)] = Field(
+        0, description="Remote: gaps between samples that are read along to save a request."
+    )
+    threads: Size | None = Field(
+        None,
+        description="That read and decode; by default 8 for URLs, up to 4 for images, 1 for captions.",
+    )
+    prefetch: Size = Field(4, description="Batches prepared ahead.")
+    lanes: Annotated[Whole, Field(ge=1, le=64)] | None = Field(
+        None,
+        description="Streams read side by side where nothing can seek, a multiple of the ranks; by default the largest "
+        "power of two that is at most 64 and at most the number of shards.",
+    )
 
     @model_validator(mode="after")
     def _scheme_is_allowed(self) -> Self:
-        check_scheme(self.folder, self.allow)
+        check_schemes(self.folder, self.allow)
         return self
 
     @abstractmethod
-    def batch(self, samples: list[dict[str, Any]]) -> Batch:
-        """Decode the samples of one micro-batch. Raises DataError: names the damaged sample."""
+    def decode(self, members: Sequence[bytes]) -> Any:
+        """One sample of its `members`. Raises BadSample. Called from several threads."""
 
-    def sizes(self) -> dict[str, int]:
-        """Samples per shard, in name order.
+    @abstractmethod
+    def collate(self, samples: list[Any]) -> Batch:
+        """Decoded samples as a micro-batch."""
 
-        Raises:
-            DataError: `sizes.json` or a listed shard is missing, or it says something else than names and counts.
+    @property
+    def from_parquet(self) -> bool:
+        """Whether the members stand in img2dataset's parquet, so that no tar is opened."""
+        return False
+
+    def shards(self) -> list[Place]:
+        """The shards that `folder` names. Raises DataError: none, or one is missing."""
+        return find_shards(self.folder, self.allow)
+
+    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> "IndexedStream | LaneStream":
+        """Batches from number `start` on. Raises DataError: a shard cannot be read, too much of it is bad."""
+        return self.stream(batch_size, seed=seed, rank=rank, world=world, position=start * batch_size * world)
+
+    def stream(
+        self, batch_size: int, *, seed: int, rank: int, world: int, position: int
+    ) -> "IndexedStream | LaneStream":
+        """Batches from sample `position` of the global order on, whatever ranks and batches came before.
+
+        Collective where a process group of `world` ranks exists: each walks its share of shards without an index.
         """
-        listed = f"{self.folder}/{SIZES}"
-        if scheme_of(self.folder) is None and not Path(listed).exists():
-            raise DataError(f"{listed} does not exist; write shards with `fpd-train shards --help`")
-        with opened(self.folder, SIZES) as stream:
-            content = _whole(stream, listed)
-        sizes = parse_object(content, source=listed, error=DataError)
-        if not sizes:
-            raise DataError(f"{listed} lists no shard; write the shards again with `fpd-train shards`")
-        for name, count in sizes.items():
-            check_name(name, listed)
-            if type(count) is not int or not 1 <= count <= SAMPLES:
-                raise DataError(
-                    f"{listed} gives {name} the size {shown(repr(count))}; a size is a whole number from 1 to {SAMPLES}"
-                )
-            if scheme_of(self.folder) is None and not (Path(self.folder) / name).is_file():
-                raise DataError(
-                    f"shard {name} is listed in {listed} but missing; write the shards again with `fpd-train shards`"
-                )
-        return dict(sorted(sizes.items()))
-
-    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
-        sizes = self.sizes()
-        if sum(sizes.values()) < batch_size * world:
-            raise DataError(
-                f"{self.folder} holds {sum(sizes.values())} samples, one global batch needs {batch_size * world}"
-            )
-        return self._batches(sizes, batch_size, seed, rank, world, start)
-
-    def _batches(
-        self, sizes: dict[str, int], batch_size: int, seed: int, rank: int, world: int, start: int
-    ) -> Iterator[Batch]:
-        samples = self._samples(sizes, seed, start * batch_size * world)
-        while True:
-            group = [next(samples) for _ in range(batch_size * world)][rank::world]
-            yield self.batch(group)
-
-    def _samples(self, sizes: dict[str, int], seed: int, skip: int) -> Iterator[dict[str, Any]]:
-        total = sum(sizes.values())
-        epoch, skip = divmod(skip, total)
-        while True:
-            rng = np.random.default_rng([seed, epoch])
-            names = list(rng.permutation(list(sizes)))
-            for first in range(0, len(names), self.shuffle_shards):
-                group = names[first : first + self.shuffle_shards]
-                count = sum(sizes[name] for name in group)
-                order = rng.permutation(count)
-                if skip >= count:
-                    skip -= count
-                    continue
-                raw = [sample for name in group for sample in self._read(name, sizes[name])]
-                yield from (raw[i] for i in order[skip:])
-                skip = 0
-            epoch += 1
-
-    def _read(self, name: str, expected: int) -> list[dict[str, Any]]:
-        source = f"{self.folder}/{name}"
-        with opened(self.folder, name) as stream:
-            members = (
-                {"fname": member, "data": data, "__url__": source}
-                for member, data in tar_members(stream, source=f"shard {source}", error=DataError)
-                if not _META.match(member)
-            )
-            try:
-                samples = list(islice(group_by_keys(members), expected + 1))
-            except DataError:
-                raise
-            except ValueError as error:  # a member given twice; webdataset adds to the arguments
-                raise DataError(f"shard {source} cannot be read: {shown(error.args[0])}") from None
-        if len(samples) != expected:
-            count = f"more than {expected}" if len(samples) > expected else str(len(samples))
-            raise DataError(f"shard {source} holds {count} samples, {SIZES} says {expected}: damaged or incomplete")
-        return samples
-
-
-def _whole(stream: Readable, source: str) -> bytes:
-    content = b""
-    while (block := stream.read(JSON_BYTES + 1 - len(content))) and len(content) <= JSON_BYTES:
-        content += block
-    if len(content) > JSON_BYTES:
-        raise DataError(f"{source} has more than {JSON_BYTES} bytes (JSON_BYTES)")
-    return content
+        places, local = self.shards(), is_local(self.folder)
+        reading = Reading(
+            batch_size=batch_size,
+            rank=rank,
+            world=world,
+            threads=self.threads or (8 if not local else min(4, len(os.sched_getaffinity(0))) if self.busy else 1),
+            prefetch=self.prefetch,
+            retries=self.retries,
+            coalesce=self.coalesce_bytes,
+            scattered=self.run_length == 1,
+        )
+        tally = Tally(self.folder, self.max_bad_share)
+        plan = Plan(self.members, self.filters, self.from_parquet, self.retries, self.index_folder or default_folder())
+        if is_sequential(self.folder, self.allow):
+            return LaneStream(self, places, plan, reading, tally, seed=seed, position=position, lanes=self.lanes)
+        entries = index_all(places, plan, rank=rank, world=world, threads=1 if local else 8)
+        for entry in entries:
+            tally.walked(entry.count, entry.bad, entry.filtered, entry.example)
+        tally.check_walk()
+        order = Order([entry.count for entry in entries], seed, self.shuffle_shards, self.run_length)
+        if order.total < batch_size * world:
+            raise DataError(f"{self.folder} holds {order.total} samples, one global batch needs {batch_size * world}")
+        return IndexedStream(self, entries, order, reading, tally, position=position)

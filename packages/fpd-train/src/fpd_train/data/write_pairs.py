@@ -17,12 +17,10 @@ from fpd_core.rivals.redi import draw_pairs, source_tokens
 from fpd_core.schedules import RevealRule, reveal_plan
 from fpd_core.ste import sample_tokens
 from fpd_core.untrusted import UntrustedError, read_json
-from fpd_train.data.pair_shards import TOKEN
-from fpd_train.data.shards import SIZES
+from fpd_train.data.pair_shards import SETTINGS, TOKEN
+from fpd_train.data.places import SIZES
 from fpd_train.errors import DataError
 from fpd_train.seeds import seeded
-
-SETTINGS = "pairs.json"
 
 
 class PairsConfig(Config):

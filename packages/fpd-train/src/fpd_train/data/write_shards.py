@@ -20,7 +20,7 @@ from fpd_core.atomic import sync
 from fpd_core.idx import read_images, read_labels
 from fpd_core.untrusted import open_regular
 from fpd_core.untrusted.limits import CAPTION_BYTES
-from fpd_train.data.shards import SIZES
+from fpd_train.data.places import SIZES
 from fpd_train.errors import DataError
 
 FILES = {
