@@ -14,7 +14,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import entry_points, version
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 # Imported under the stand-ins: all that reads a config and what it needs.
@@ -39,7 +39,9 @@ class _Answers(ABCMeta):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         if not _Answers.importing:
             raise TorchNeededError(cls.__name__)
-        return super().__call__() if cls.__init__ is object.__init__ else super().__call__(*args, **kwargs)
+        return (
+            super().__call__() if cls is _Decorator or _Decorator in cls.__mro__ else super().__call__(*args, **kwargs)
+        )
 
     def __getitem__(cls, key: Any) -> "_Answers":
         return cls
@@ -60,7 +62,9 @@ class _Decorator(metaclass=_Answers):
 
 
 class _StandIn(ModuleType):
-    __path__: ClassVar[list[str]] = []
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []
 
     def __getattr__(self, name: str) -> Any:
         if name == "__version__":

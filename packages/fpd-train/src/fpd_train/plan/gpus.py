@@ -26,7 +26,8 @@ class Gpu:
 
 
 def _card(peaks: tuple[float, float, float, float], memory: int, link: float, price: float) -> Gpu:
-    return Gpu(*(one * 1e12 for one in peaks), memory * 10**9, link * 1e9, price)
+    bfloat16, tf32, float32, float64 = (one * 1e12 for one in peaks)
+    return Gpu(bfloat16, tf32, float32, float64, memory * 10**9, link * 1e9, price)
 
 
 GPUS = {

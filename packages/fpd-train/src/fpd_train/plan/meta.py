@@ -20,6 +20,9 @@ _ATEN = torch.ops.aten
 class Valueless(TorchDispatchMode):
     """Answers where a value is asked for that the meta device has not: numbers are 0, checks hold, masks are full."""
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         first = args[0] if args and isinstance(args[0], Tensor) and args[0].is_meta else None
@@ -115,12 +118,20 @@ class Gathered:
 _attention = F.scaled_dot_product_attention
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _fused(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **more: Any,
+) -> Tensor:
     """Attention that keeps no [L, L] matrix, as on a card; the meta device would choose the one that does."""
-    if args or (set(kwargs) - {"scale"} and any(kwargs[name] for name in set(kwargs) - {"scale"})) or query.dim() != 4:
-        return _attention(query, key, value, *args, **kwargs)
+    if attn_mask is not None or dropout_p or query.dim() != 4 or set(more) - {"scale"}:
+        return _attention(query, key, value, attn_mask, dropout_p, is_causal, **more)
     result: Tensor = _ATEN._scaled_dot_product_efficient_attention(
-        query, key, value, None, torch.is_grad_enabled(), scale=kwargs.get("scale")
+        query, key, value, None, torch.is_grad_enabled(), 0.0, is_causal, scale=more.get("scale")
     )[0]
     return result
 

@@ -113,7 +113,7 @@ class _Step:
         with patch.object(Teacher, "_run", self.flops.told_of(Teacher._run)), keep, self.flops:
             for phase in phases:
                 forward = {name: self._counted(name, self.method.networks[name]) for name in phases}
-                drawn: list[Any] = [None] * count
+                drawn = [torch.Generator()] * count
                 if count > 1 and isinstance(self.method, BatchCoupled):
                     self.method.prepare(phase, [self.batch] * count, forward, drawn, step)
                 for _ in range(count):
@@ -140,9 +140,9 @@ class _Step:
 
     def _keep(self, tensor: Tensor) -> Tensor:
         place = _place(tensor)
-        if tensor.is_meta and place not in self._weights and self._saved:
-            if place not in self._saved[not self._inside]:
-                self._saved[self._inside][place] = tensor.untyped_storage().nbytes()
+        known = place in self._weights or any(place in found for found in self._saved.values())
+        if tensor.is_meta and self._saved and not known:
+            self._saved[self._inside][place] = tensor.untyped_storage().nbytes()
         return tensor
 
 

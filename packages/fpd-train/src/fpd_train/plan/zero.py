@@ -10,7 +10,7 @@ from math import ceil
 FLOAT32, BFLOAT16 = 4, 2
 BUCKET = 500_000_000  # elements of DeepSpeed's gradient bucket, whatever the network's size
 PERSISTENT = 100_000  # parameters of at most so many elements stay whole at stage 3
-REUSE = 1_000_000_000  # elements that stage 3 keeps between forward and backward; a larger network is gathered twice
+REUSE = 1_000_000_000  # elements that stage 3 keeps between forward and backward
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def sent(network: Network, stage: int, world: int, *, passes: int, forwards: int
     trained, width = sum(network.trained), network.width
     whole = trained + sum(network.frozen)
     persistent = sum(one for one in (*network.trained, *network.frozen) if one <= PERSISTENT)
-    gathered = persistent + (whole - persistent) * (forwards + (passes if whole > REUSE else 0))
+    # Gathered again for backward where the network is too large to keep, or runs more often than it is trained.
+    again = passes if whole > REUSE or forwards > passes else 0
+    gathered = persistent + (whole - persistent) * (forwards + again)
     found = {
         ("gradients", "reduce-scatter" if stage == 3 else "all-reduce"): trained
         * width
