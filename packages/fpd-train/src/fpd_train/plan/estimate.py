@@ -131,9 +131,13 @@ def _changes(config: TrainConfig, found: Outline, world: int) -> Iterator[tuple[
     batch, times = config.micro_batch, config.engine.accumulation
     while batch % 2 == 0 and (batch // 2) % drafts == 0:
         batch, times = batch // 2, times * 2
-        part = config.micro_batch / batch
-        fewer = {name: int(getattr(found, name) / part) for name in ("student_activations", "activations")}
-        yield f"micro_batch={batch} and engine.accumulation={times}", size(replace(found, **fewer))
+        part = config.micro_batch // batch
+        fewer = replace(
+            found,
+            student_activations=found.student_activations // part,
+            activations=found.activations // part,
+        )
+        yield f"micro_batch={batch} and engine.accumulation={times}", size(fewer)
     if getattr(config.method, "adapter", "none") is None:
         yield "method.adapter={}", size(replace(found, networks=adapted(found)))
     if config.ema.enabled:

@@ -123,7 +123,7 @@ class _Step:
                         sizes = {inside: sum(found.values()) for inside, found in self._saved.items()}
                         self.most = max(self.most, sizes, key=lambda one: sum(one.values()))
                     self.flops.is_backward = True
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     self.flops.is_backward = False
                     self.passes[phase] += 1
 
