@@ -1,5 +1,6 @@
 """`fpd-train plan`: its counts against torch's on real tensors, its bytes against runs of two ranks."""
 
+import importlib.util
 import json
 from collections import Counter
 from dataclasses import replace
@@ -207,6 +208,13 @@ def test_the_command(wide, tmp_path):
 def test_an_unknown_card_is_answered_with_the_nearest(tmp_path):
     result = plan("--config", tmp_path / "none.json", "--gpu", "h10")
     assert "unknown GPU 'h10'; did you mean 'h100'" in str(result.exception)
+
+
+def test_the_documentation_states_what_is_planned():
+    spec = importlib.util.spec_from_file_location("cost_lines", ROOT / "ci" / "cost_lines.py")
+    cost_lines = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(cost_lines)
+    assert cost_lines.line(ROOT / "configs" / "fashion.json") in (ROOT / "docs" / "deploy-training.md").read_text()
 
 
 @pytest.mark.full_size

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +34,13 @@ class Valueless(TorchDispatchMode):
             return torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
         if func is _ATEN.nonzero.default:
             return torch.empty(first.numel(), first.dim(), dtype=torch.long, device=META)
+        if func is _ATEN._unique2.default:  # all differ
+            count = first.numel()
+            return (
+                first.flatten(),
+                first.new_empty(first.shape, dtype=torch.long),
+                first.new_empty(count, dtype=torch.long),
+            )
         if func is _ATEN.index.Tensor:
             return func(first, [place for one in args[1] for place in _places(one)])
         return func(*args, **kwargs)
@@ -45,6 +52,12 @@ def _places(index: Tensor | None) -> list[Tensor | None]:
     return [torch.empty(index.numel(), dtype=torch.long, device=META)] * index.dim()
 
 
+class _Untracked(nullcontext[None]):
+    """In the place of torch's tracker of modules, whose hooks do not bear `autograd.grad`."""
+
+    parents = frozenset({"Global"})
+
+
 class Flops(FlopCounterMode):
     """FLOPs by how a card multiplies: "bfloat16", "tf32" (convolutions, cuDNN's default), "float32" and "float64".
 
@@ -54,6 +67,7 @@ class Flops(FlopCounterMode):
 
     def __init__(self) -> None:
         super().__init__(display=False)
+        self.mod_tracker: Any = _Untracked()
         self._forward: Counter[str] = Counter()  # with a graph
         self._other: Counter[str] = Counter()
         self._backward: Counter[str] = Counter()
