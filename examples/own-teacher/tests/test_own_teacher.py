@@ -69,6 +69,9 @@ def test_the_doctor_names_it(world, capsys, monkeypatch):
     monkeypatch.chdir(world)
     doctor_command(world / "toy.json")
     assert "fpd.teachers: 'toy' of own-teacher 0.1.0 is ready" in capsys.readouterr().out
+    doctor_command(world / "toy.json", as_json=True)
+    names = {(one["group"], one["name"]) for one in json.loads(capsys.readouterr().out) if one["family"] == "plug-in"}
+    assert ("fpd.teachers", "toy") in names
 
 
 def test_a_misspelt_name_is_answered_with_it(world):

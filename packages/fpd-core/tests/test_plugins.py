@@ -15,7 +15,7 @@ from fpd_core.discriminator.features import BRANCHES
 from fpd_core.distances import DISTANCES
 from fpd_core.lift import LiftConfig
 from fpd_core.objective_config import ObjectiveConfig
-from fpd_core.plugins import REGISTRIES, PluginError, Registry, summary
+from fpd_core.plugins import REGISTRIES, PluginError, Registry, records, summary
 from fpd_core.teachers import TEACHERS, AnyTeacherConfig, load_teacher, rebuild, teacher_config
 from fpd_core.weights import WEIGHT_FILES, weight_file
 
@@ -156,6 +156,16 @@ def test_a_misspelt_group_is_told(install):
 def test_a_working_package_is_told(install):
     install("mine", {"fpd.teachers": {"mine": "mine:MINE"}, "console_scripts": {"x": "y:z"}}, TEACHER)
     assert summary() == "fpd.teachers: 'mine' of mine 1.2 is ready\n"
+    assert records() == [
+        {
+            "family": "plug-in",
+            "group": "fpd.teachers",
+            "name": "mine",
+            "package": "mine 1.2",
+            "present": True,
+            "note": "",
+        }
+    ]
 
 
 PARTS = """

@@ -8,9 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from typing import TYPE_CHECKING, Any
 
 from fpd_core.atomic import write_text
 from fpd_core.checkpoints import CARD, CONFIG, CheckpointError
@@ -18,6 +16,9 @@ from fpd_core.teachers import TeacherConfig, teacher_config
 from fpd_core.teachers.text_conditional import TextTeacherConfig
 from fpd_core.untrusted import read_text, shown
 from fpd_core.untrusted.limits import CARD_BYTES
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 OTHER, UNKNOWN = "other", "not known"
 TEXT, CLASSES = "text-to-image", "unconditional-image-generation"
@@ -63,12 +64,14 @@ def license_of(parts: Sequence[Part]) -> str:
     return names.pop() if len(names) == 1 else OTHER
 
 
-def front_matter(teacher: TeacherConfig | None, *, tags: Sequence[str] = ()) -> ModelCardData:
+def front_matter(teacher: TeacherConfig | None, *, tags: Sequence[str] = ()) -> "ModelCardData":
     """Front matter of a student.
 
     Args:
         teacher: None where it is not known; the licence is then `other`.
     """
+    from huggingface_hub import ModelCardData
+
     parts = parts_of(teacher) if teacher else []
     found = license_of(parts)
     address = next((part.address for part in parts if part.address), None)
@@ -111,8 +114,10 @@ def read_card(folder: Path) -> str:
     return read_text(path, limit=CARD_BYTES, name="CARD_BYTES", error=CheckpointError) if path.exists() else ""
 
 
-def _parsed(text: str, folder: Path) -> ModelCard:
+def _parsed(text: str, folder: Path) -> "ModelCard":
     """Raises CheckpointError: its front matter is damaged."""
+    from huggingface_hub import ModelCard
+
     try:
         # Without front matter of its own, huggingface_hub warns instead of taking it as empty.
         return ModelCard(text if text.lstrip().startswith("---") else f"---\n{{}}\n---\n{text}")
@@ -121,7 +126,7 @@ def _parsed(text: str, folder: Path) -> ModelCard:
         raise CheckpointError(f"{shown(folder / CARD)}: its front matter is damaged: {shown(reason[0])}") from None
 
 
-def write_results(folder: Path, title: str, results: Sequence[EvalResult], table: str) -> None:
+def write_results(folder: Path, title: str, results: Sequence["EvalResult"], table: str) -> None:
     """Put measured numbers into the card of a student's folder, for the hub (`model-index`) and for readers.
 
     An earlier result of the same metric on the same data is replaced, and so is an earlier section of this title.
@@ -148,6 +153,6 @@ def write_results(folder: Path, title: str, results: Sequence[EvalResult], table
     write_text(folder / CARD, f"---\n{front.to_yaml()}\n---\n\n{body}\n")
 
 
-def _measured(result: EvalResult) -> tuple[str, ...]:
+def _measured(result: "EvalResult") -> tuple[str, ...]:
     """What a result is the number of."""
     return (result.dataset_type, str(result.dataset_config), result.metric_type, str(result.metric_args))

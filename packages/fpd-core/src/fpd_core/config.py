@@ -78,7 +78,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_l
 class Config(BaseModel):
     """Base of every configuration section."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -3,8 +3,11 @@
 Torch is imported inside, so that a command may refuse a device within its first second.
 """
 
+import ctypes
 import os
+import re
 import sys
+from importlib.metadata import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 # What the drivers put there: NVIDIA's, the same on Windows' Linux and on Jetson boards, AMD's.
-DRIVER_FILES = tuple(map(Path, ("/dev/nvidiactl", "/dev/dxg", "/dev/nvmap", "/dev/kfd")))
+NVIDIA = Path("/dev/nvidiactl")
+DRIVER_FILES = (NVIDIA, *map(Path, ("/dev/dxg", "/dev/nvmap", "/dev/kfd")))
 
 
 def require_driver(device: object) -> None:
@@ -69,3 +73,42 @@ def in_words(device: "torch.device") -> str:
     import torch
 
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def described(name: str) -> str:
+    """`in_words` of `device_called`, without importing torch where the driver says enough.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    if sys.platform == "linux" and name in ("auto", "cpu", "cuda"):
+        require_driver(name)
+        present = [path for path in DRIVER_FILES if path.exists()]
+        if name == "cpu" or not present:
+            return "cpu"
+        first = _first_gpu(_cuda_of_torch()) if present == [NVIDIA] else None
+        if first is not None:
+            return f"cuda ({first})"
+    return in_words(device_called(name))
+
+
+def _cuda_of_torch() -> int | None:
+    """Major version of CUDA that the installed torch was built for, by the file that says so; None: for another."""
+    file = next((one for one in files("torch") or () if one.as_posix() == "torch/version.py"), None)
+    text = file.read_text() if file else ""
+    found = re.search(r"^cuda\b.*'(\d+)\.", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _first_gpu(cuda: int | None) -> str | None:
+    """Name of the first GPU of this process, from NVIDIA's driver; None where it is too old or does not answer."""
+    device, version, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        failed = driver.cuInit(0) or driver.cuDriverGetVersion(ctypes.byref(version))
+        failed = failed or driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, 256, device)
+    except (OSError, AttributeError):
+        return None
+    if failed or cuda is None or version.value // 1000 < cuda:
+        return None
+    return name.value.decode(errors="replace")

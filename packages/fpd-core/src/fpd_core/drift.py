@@ -80,7 +80,8 @@ def drift_loss(
     if not bandwidths or not all(0 < h < math.inf for h in bandwidths):
         raise ValueError(f"bandwidths must be positive and finite, got {tuple(bandwidths)}")
     wide = torch.promote_types(student.dtype, torch.float32)
-    with torch.autocast(student.device.type, enabled=False):
+    # The meta device knows no autocast, and computes nothing.
+    with torch.autocast("cpu" if student.is_meta else student.device.type, enabled=False):
         x = student.to(wide)
         here = (x.detach(), target.detach().to(wide))
         (all_x, all_y), first = _everyone(here) if gather else (here, 0)

@@ -209,3 +209,18 @@ def summary() -> str:
         + "\n"
         for plugin in installed()
     )
+
+
+def records() -> list[dict[str, object]]:
+    """`installed` for programs, in the form of what else a doctor lists."""
+    return [
+        {
+            "family": "plug-in",
+            "group": plugin.group,
+            "name": plugin.name,
+            "package": plugin.package,
+            "present": plugin.problem is None,
+            "note": plugin.problem or "",
+        }
+        for plugin in installed()
+    ]

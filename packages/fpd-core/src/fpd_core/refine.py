@@ -78,7 +78,7 @@ class RemaskConfig(MaskLaw):
     def check_passes(self, length: int) -> None:
         """Raises ValueError: more passes than π ever hides of `length` tokens."""
         highest = max(law.clamp[1] for law in (self, self.end) if law is not None)
-        hidden = int(masked_count(length, torch.tensor(highest)))
+        hidden = int(masked_count(length, torch.tensor(highest, device="cpu")))
         if self.passes > hidden:
             raise ValueError(
                 f"remask.passes {self.passes} is above the {hidden} of {length} tokens that π hides at most; "

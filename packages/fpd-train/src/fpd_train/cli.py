@@ -13,6 +13,7 @@ from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.doctor_cli import doctor_command
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, OutOfMemoryError, RankError
+from fpd_train.plan_cli import plan_command
 from fpd_train.reproduce.command import reproduce_command
 from fpd_train.shards_cli import shards_app
 from fpd_train.stopping import GRACE_SECONDS, StopRequest
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("doctor")(doctor_command)
+app.command("plan")(plan_command)
 app.add_typer(weights_app, name="weights")
 app.command("reproduce")(reproduce_command)
 

@@ -16,11 +16,12 @@ def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
     """
     tree = read_json(path, what="config", error=ConfigError)
     for override in overrides:
-        _apply(tree, override)
+        apply(tree, override)
     return tree
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def apply(tree: dict[str, Any], override: str) -> None:
+    """Set one value, `a.b=c`, in place. Raises ConfigError: the override is malformed."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {shown(override)!r} is not of the form section.key=value")

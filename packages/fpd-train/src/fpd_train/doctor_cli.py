@@ -1,11 +1,9 @@
-"""`fpd-train doctor`: what a run needs and what of it is here.
-
-Torch is imported inside the command, so that help is instant.
-"""
+"""`fpd-train doctor`: what a run needs and what of it is here, said without torch wherever that can be."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,25 +27,30 @@ def doctor_command(
 
     Exit code 1 if something is missing.
     """
-    from fpd_core.plugins import summary
+    from fpd_train.torchless import without_torch
+
+    said, is_complete = without_torch(lambda: _examined(config, set_, as_json=as_json))
+    print(said)
+    if not is_complete:
+        raise typer.Exit(1)
+
+
+def _examined(config: Path, overrides: list[str], *, as_json: bool) -> tuple[str, bool]:
+    """What there is to say, and whether nothing is missing."""
+    from fpd_core.plugins import records, summary
     from fpd_core.weights import missing
     from fpd_train.config import load_config
     from fpd_train.preflight import missing_data, sources, weight_files
 
-    loaded = load_config(config, set_)
+    loaded = load_config(config, overrides)
     files = weight_files(loaded)
     lacks = {str(getattr(one, "folder", one.name)): missing_data(one) for one in sources(loaded)}
+    is_complete = not (missing(files) or any(lacks.values()))
     if as_json:
-        data = [_data_record(place, lack) for place, lack in lacks.items() if place != loaded.data.name]
-        print(json.dumps([*map(_record, files), *data], indent=2))
-    else:
-        _show(files, config)
-        for place, lack in lacks.items():
-            print(f"missing  data: {lack}" if lack else f"present  data: {place}")
-        _show_rest(loaded)
-        print(summary(), end="")
-    if missing(files) or any(lacks.values()):
-        raise typer.Exit(1)
+        shards = [_data_record(place, lack) for place, lack in lacks.items() if place != loaded.data.name]
+        return json.dumps([*map(_record, files), *shards, *records()], indent=2), is_complete
+    data = [f"missing  data: {lack}" if lack else f"present  data: {place}" for place, lack in lacks.items()]
+    return "\n".join([*_files(files, config), *data, *_rest(loaded), *summary().splitlines()]), is_complete
 
 
 def _data_record(place: str, lack: str | None) -> dict[str, object]:
@@ -72,42 +75,41 @@ def _record(file: RequiredFile) -> dict[str, object]:
     }
 
 
-def _show(files: list[RequiredFile], config: Path) -> None:
+def _files(files: list[RequiredFile], config: Path) -> Iterator[str]:
     from fpd_core.weights import missing, pulls
 
     if not files:
-        print(f"{config} needs no published weight files.")
+        yield f"{config} needs no published weight files."
         return
     for file in files:
         published = file.file
         state = "present" if file.present else "missing"
-        print(
+        yield (
             f"{state}  {file.path}: {published.family} {published.role}, {_size(file)}; "
             f"huggingface.co/{published.repo_id}: {published.filename}; {published.licence}"
         )
     absent = missing(files)
     if not absent:
-        print(f"All {len(files)} files are there.")
+        yield f"All {len(files)} files are there."
         return
-    print(f"{len(absent)} of {len(files)} missing. Run {pulls(absent)}, or put them there yourself.")
+    yield f"{len(absent)} of {len(files)} missing. Run {pulls(absent)}, or put them there yourself."
 
 
-def _show_rest(config: TrainConfig) -> None:
-    from fpd_core.devices import device_called, in_words
+def _rest(config: TrainConfig) -> Iterator[str]:
+    from fpd_core.devices import described
     from fpd_core.preflight import require_writable
     from fpd_train.memory import estimate
 
     try:
-        print(f"device {config.device}: {in_words(device_called(config.device))}")
+        yield f"device {config.device}: {described(config.device)}"
     except ValueError as error:
-        print(f"device: {error}")
-    for line in estimate(config):
-        print(line)
+        yield f"device: {error}"
+    yield from estimate(config)
     try:
         require_writable(config.output)
-        print(f"output: {config.output} can be written")
+        yield f"output: {config.output} can be written"
     except ValueError as error:
-        print(f"output: {error}")
+        yield f"output: {error}"
 
 
 def _size(file: RequiredFile) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def _uniform(count: int, position: int) -> NDArray[np.float64]:
@@ -46,10 +47,14 @@ def synthetic_state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def fill_synthetic(module: nn.Module) -> None:
-    """Overwrite every tensor of the module's state dict in place, in its own dtype and on its own device."""
+    """Overwrite every tensor of the module's state dict in place, in its own dtype and on its own device.
+
+    Tensors without storage, on the meta device or fake ones, have no values to write.
+    """
     state = module.state_dict()
     for position, key in enumerate(sorted(state)):
-        state[key].copy_(synthetic_tensor(key, state[key].shape, position))
+        if not (state[key].is_meta or isinstance(state[key], FakeTensor)):
+            state[key].copy_(synthetic_tensor(key, state[key].shape, position))
 
 
 def synthetic_ints(count: int, position: int, modulus: int) -> Tensor:

@@ -12,6 +12,7 @@ def doctor(
     with user_errors():
         import json
 
+        from fpd_core.plugins import records as plug_ins
         from fpd_core.plugins import summary
         from fpd_eval.extractors.weights import EVAL_WEIGHTS
 
@@ -28,7 +29,7 @@ def doctor(
             for name, weight in EVAL_WEIGHTS.items()
         ]
         if as_json:
-            print(json.dumps(records, indent=2))
+            print(json.dumps([*records, *plug_ins()], indent=2))
             return
         _show(records)
         print(summary(), end="")

@@ -1,0 +1,33 @@
+"""The cost line of every shipped recipe, for docs/deploy-training.md: python ci/cost_lines.py [CONFIG ...]"""
+
+import json
+import sys
+from pathlib import Path
+
+from fpd_train.config import load_config
+from fpd_train.plan.estimate import Assumptions, estimate
+from fpd_train.plan.gpus import GPUS
+from fpd_train.plan.outline import outline
+from fpd_train.plan.page import cost_line
+
+ROOT = Path(__file__).resolve().parents[1]
+EFFICIENCY = 0.35  # the command's default
+BUNDLED = ("l4", 1)  # small networks: one small card
+PUBLIC = ("h100", 8)
+
+
+def line(path: Path) -> str:
+    """Raises ConfigError: the file is no run."""
+    config = load_config(path)
+    name, world = BUNDLED if path.name.startswith(("fashion", "scenes")) else PUBLIC
+    card = GPUS[name]
+    result = estimate(config, outline(config, world), world, card, Assumptions(EFFICIENCY, card.price))
+    fits = "" if result.change is None else f"; does not fit, change first: {result.change[0]}"
+    return f"| `{path.relative_to(ROOT / 'configs')}` | {cost_line(config, name, world, result)}{fits} |"
+
+
+if __name__ == "__main__":
+    asked = [Path(one).resolve() for one in sys.argv[1:]]
+    recipes = [path for path in sorted((ROOT / "configs").rglob("*.json")) if "method" in json.loads(path.read_text())]
+    for recipe in asked or recipes:
+        print(line(recipe), flush=True)
