@@ -32,6 +32,8 @@ class Valueless(TorchDispatchMode):
             return True if first.dtype == torch.bool else 0.0 if first.is_floating_point() else 0
         if func is _ATEN._to_copy.default and torch.device(kwargs.get("device") or META).type != "meta":
             return torch.zeros(first.shape, dtype=kwargs.get("dtype") or first.dtype)
+        if func is _ATEN.exponential_.default:  # the meta device refuses a generator
+            return first
         if func is _ATEN.nonzero.default:
             return torch.empty(first.numel(), first.dim(), dtype=torch.long, device=META)
         if func is _ATEN._unique2.default:  # all differ
