@@ -16,6 +16,7 @@ from fpd_core.config import ConfigError
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.filters import Filter
 from fpd_train.data.image_shards import ImageShards
+from fpd_train.data.remote import list_remote
 from fpd_train.data.reporting import same_data
 from fpd_train.errors import DataError
 
@@ -508,3 +509,8 @@ def write_images():
             write_tar(folder / f"{shard}.tar", content)
 
     return write
+
+
+def test_a_bucket_is_listed_in_order(folder):
+    """Obstore lists a local folder as it lists a bucket; no config can name one so."""
+    assert list_remote(f"file://{folder}/") == [f"file://{path}" for path in sorted(folder.iterdir())]
