@@ -16,6 +16,7 @@ from fpd_core.config import ConfigError
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.filters import Filter
 from fpd_train.data.image_shards import ImageShards
+from fpd_train.data.remote import list_remote
 from fpd_train.data.reporting import same_data
 from fpd_train.errors import DataError
 
@@ -167,11 +168,20 @@ def test_bad_samples_are_counted_by_kind_and_logged_with_shard_and_key(tmp_path,
     assert "1 samples bad on reading" in second
 
 
-def test_a_replacement_depends_on_seed_and_place_alone(tmp_path):
-    source = CaptionShards(folder=damaged_folder(tmp_path))
-    whole = global_batches(source, [(1, 16)])
-    assert global_batches(source, [(2, 8), (1, 8)]) == whole
-    assert global_batches(source, [(1, 16)], seed=4) != whole
+def test_a_replacement_is_the_draw_of_seed_epoch_n_and_attempt(tmp_path):
+    flat = img2dataset_folder(tmp_path / "s", change=lambda n: {"caption": " " if n % 6 == 0 else f"caption {n}"})
+    wanted, attempts = [], []
+    for n, (name, row) in enumerate(reference_order({f"{shard:05d}.tar": 20 for shard in range(3)}, 3, 4, 120)):
+        caption, attempt = flat[int(name[:5]) * 20 + row], 0
+        while caption == " ":
+            caption = flat[np.random.default_rng([3, n // 60, n, attempt]).integers(60)]
+            attempt += 1
+        wanted.append(caption)
+        attempts.append(attempt)
+    assert max(attempts) > 1
+    source = CaptionShards(folder=tmp_path / "s", max_bad_share=0.5)
+    assert [one for batch in global_batches(source, [(1, 10)]) for one in batch] == wanted
+    assert [one for batch in global_batches(source, [(2, 4), (3, 6)]) for one in batch] == wanted
 
 
 def test_a_corrupt_image_is_replaced_by_a_good_one(tmp_path):
@@ -508,3 +518,8 @@ def write_images():
             write_tar(folder / f"{shard}.tar", content)
 
     return write
+
+
+def test_a_bucket_is_listed_in_order(folder):
+    """Obstore lists a local folder as it lists a bucket; no config can name one so."""
+    assert list_remote(f"file://{folder}/") == [f"file://{path}" for path in sorted(folder.iterdir())]

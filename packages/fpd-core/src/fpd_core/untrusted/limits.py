@@ -13,5 +13,5 @@ IMAGE_ASPECT = 100  # longer side by the shorter: resizing the shorter one must 
 ARRAY_BYTES = 1024 * MIB  # one array that is read whole, of an .npz file
 ARRAYS_PER_FILE = 64
 
-ARCHIVE_BYTES = 2 * 1024 * MIB  # a tar shard or a gzipped file after decompression, held in memory
-CAPTION_BYTES = 2**16  # one line of a captions file
+ARCHIVE_BYTES = 2 * 1024 * MIB  # a gzipped file after decompression or a parquet file, held in memory
+CAPTION_BYTES = 2**16  # one line of a captions file, one caption in a shard

@@ -132,7 +132,7 @@ def _folder(folder: str, scheme: str | None = None) -> list[Place]:
     if scheme is None:
         found = sorted(str(path) for path in Path(folder).glob("*.tar"))
     else:
-        found = sorted(url for url in list_remote(f"{folder}/") if fnmatchcase(url, f"{folder}/*.tar"))
+        found = [url for url in list_remote(f"{folder}/") if fnmatchcase(url, f"{folder}/*.tar")]
     if not found:
         raise DataError(f"{shown(folder)} holds no .tar; write shards with `fpd-train shards --help`")
     return [Place(url) for url in found]

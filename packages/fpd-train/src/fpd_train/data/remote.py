@@ -63,11 +63,11 @@ class Remote:
 
 
 def list_remote(prefix: str) -> list[str]:
-    """URLs of the objects whose URL begins with `prefix`, which ends in a folder of a bucket."""
+    """URLs, in order, of the objects whose URL begins with `prefix`, which ends in a folder of a bucket."""
     folder = prefix.rpartition("/")[0]
     found = _obstore().list(_bucket(folder)).collect()
     inside = folder.split("://", 1)[1].partition("/")[2]
-    return [f"{folder}/{meta['path'].removeprefix(inside).lstrip('/')}" for meta in found]
+    return sorted(f"{folder}/{meta['path'].removeprefix(inside).lstrip('/')}" for meta in found)
 
 
 @lru_cache(maxsize=64)
