@@ -11,7 +11,7 @@ from fpd_train.plan.outline import outline
 from fpd_train.plan.page import cost_line
 
 ROOT = Path(__file__).resolve().parents[1]
-EFFICIENCY = 0.35  # the command's default
+EFFICIENCY = 0.17  # the command's default
 BUNDLED = ("l4", 1)  # small networks: one small card
 PUBLIC = ("h100", 8)
 

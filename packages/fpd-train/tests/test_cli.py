@@ -1,11 +1,14 @@
 """The command line outside of training: help at once, schema, bench, shards."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from fpd_train import cli, trainer
 
 COMMAND = Path(sys.executable).with_name("fpd-train")
 
@@ -27,6 +30,19 @@ def test_help_imports_no_torch():
 def test_the_schema_is_json():
     schema = json.loads(call("schema").stdout)
     assert schema["properties"]["steps"]["description"] == "Optimizer steps."
+
+
+@pytest.mark.parametrize(("device", "accelerator"), [("cpu", "cpu"), ("auto", None)])
+def test_deepspeed_is_told_of_a_run_on_the_cpu(config, tmp_path, monkeypatch, device, accelerator):
+    """Where there is a GPU as well, DeepSpeed would move the networks to it."""
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(config | {"device": device}))
+    asked = []
+    monkeypatch.setattr(trainer, "run", lambda *_, **__: asked.append(os.environ.get("DS_ACCELERATOR")))
+    monkeypatch.setenv("DS_ACCELERATOR", "")
+    monkeypatch.delenv("DS_ACCELERATOR")
+    cli.app(["run", "--config", str(path)], standalone_mode=False)
+    assert asked == [accelerator]
 
 
 def test_bench_times_every_component(config, tmp_path):

@@ -16,7 +16,7 @@ def plan_command(
     gpu: Annotated[str, typer.Option(help="Which card; an unknown name lists the known ones.")] = "h100",
     set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value.")] = [],  # noqa: B006
     price: Annotated[float | None, typer.Option(min=0, help="Dollars per card and hour; else an assumption.")] = None,
-    efficiency: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that a step reaches.")] = 0.35,
+    efficiency: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that a step reaches.")] = 0.17,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """What a run takes on N cards: memory by part, bytes sent, time, cost, and what to change if it does not fit.

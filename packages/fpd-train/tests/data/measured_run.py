@@ -60,9 +60,9 @@ class Log:
         self.log.step(done, *args, **kwargs)
 
 
-def train(run, batches, log, stop, watchdog, start, original=trainer.train):
+def train(run, batches, log, stop, watchdog, original=trainer.train):
     log = Log(log)
-    original(run, batches, log, stop, watchdog, start)
+    original(run, batches, log, stop, watchdog)
     gc.collect()
     # The meta tensors by which DeepSpeed remembers shapes take no memory.
     tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and not one.is_meta]

@@ -53,7 +53,9 @@ def kept(network: Network, stage: int, world: int) -> dict[str, int]:
         whole = sum(one for one in everything if one <= PERSISTENT)
         weights = (sum(ceil(one / world) for one in everything) + whole) * network.width
     gradients = {1: trained if network.is_half else 0, 3: share}.get(stage, 0)
-    average = trained + (frozen - network.shared if is_copied else 0) if network.has_average else 0
+    # Each rank averages its own part: of every weight, but of the flat whole where DeepSpeed cuts that.
+    averaged = share if stage in (1, 2) else sum(ceil(one / world) for one in network.trained)
+    average = averaged + (frozen - network.shared if is_copied else 0) if network.has_average else 0
     parts = {
         "weights": weights + network.buffers,
         "masters": int(trained * own) * FLOAT32 if stage else 0,
@@ -99,8 +101,6 @@ def sent(network: Network, stage: int, world: int, *, passes: int, forwards: int
         * (passes if stage >= 2 else 1),
         ("weights", "all-gather"): {0: 0, 3: gathered}.get(stage, trained) * width,
     }
-    if network.has_average and stage:
-        found["EMA", "all-gather" if stage == 3 else "all-reduce"] = trained * FLOAT32
     return {place: size for place, size in found.items() if size}
 
 
