@@ -121,7 +121,7 @@ def test_partitioning_does_not_change_the_mathematics(launch, tmp_path):
                 "data": {"name": "image_shards", "folder": "none", "num_classes": 3, "image_size": 8},
             },
             [],
-            "none/sizes.json does not exist",
+            "none does not exist",
         ),
     ],
 )
