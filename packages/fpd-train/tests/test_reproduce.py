@@ -14,7 +14,8 @@ from fpd_core.config import ConfigError
 from fpd_train.config import load_config
 from fpd_train.reproduce.chain import Chain, Taken
 from fpd_train.reproduce.declared import read_table
-from fpd_train.reproduce.processes import Failed, Processes
+from fpd_train.reproduce.measuring import Measuring
+from fpd_train.reproduce.processes import Failed, Output, Processes
 from fpd_train.reproduce.report import judge, markdown
 from fpd_train.reproduce.reproduction import Plan, fastest, reproduce
 from fpd_train.reproduce.side_by_side import side_by_side
@@ -290,3 +291,20 @@ def test_a_child_tells_its_memory_and_its_last_words(tmp_path):
         Processes().call(
             [sys.executable, "-c", "import sys; print('no space', file=sys.stderr); sys.exit(3)"], tmp_path / "x"
         )
+
+
+def test_systems_are_measured_side_by_side_and_each_once_before_they_are_compared(tmp_path):
+    asked = []
+
+    class Noted(Processes):
+        def call(self, command, log):
+            asked.append([word.split("=")[1].split(",") for word in command[command.index("--systems") + 1 :]])
+            return Output(json.dumps({"rows": len(asked[-1])}), 0.0, 0)
+
+    systems = [("a", [{"folder": "0"}, {"folder": "1"}]), ("b", [{"folder": "2"}])]
+    assert Measuring(tmp_path, 10, Noted(), jobs=2).compare(systems, "x") == {"rows": 2}
+    *parts, whole = asked
+    assert sorted(len(part) for part in parts) == [1, 2]
+    ahead = [file for part in parts for (file,) in part]
+    assert sorted(ahead) == sorted(file for row in whole for file in row)
+    assert [len(row) for row in whole] == [2, 1]
