@@ -29,6 +29,7 @@ LAYERS = [
         "progress",
         "rivals",
         "guidance",
+        "hashing",
         "conditioning",
         "checkpoints",
         "idx",

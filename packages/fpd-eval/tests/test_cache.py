@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_core.hashing import hash_tensors
+from fpd_eval.runtime.cache import hash_json
 
 
 def test_tensors_come_back_exactly(cache):

@@ -87,6 +87,31 @@ class PromptCondition:
         return PromptCondition(tuple(prompt for prompt in self.prompts for _ in range(times)))
 
 
+@dataclass(frozen=True)
+class EncodedCaptions:
+    """Captions as a text tower has read them before the run.
+
+    Attributes:
+        features: what the tower makes of them.
+        tower: SHA-256 of that tower, `TextConditionalTeacher.tower`.
+    """
+
+    features: TextCondition
+    tower: str
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: slice) -> "EncodedCaptions":
+        return EncodedCaptions(self.features[index], self.tower)
+
+    def to(self, device: torch.device | str) -> "EncodedCaptions":
+        return EncodedCaptions(self.features.to(device), self.tower)
+
+    def repeat_interleave(self, times: int) -> "EncodedCaptions":
+        return EncodedCaptions(self.features.repeat_interleave(times), self.tower)
+
+
 def identity(condition: Condition) -> Tensor:
     """[B, E] float64 rows, equal where conditions are: the label of a class, the pooled features of a caption.
 

@@ -162,13 +162,9 @@ def _note(picture: Picture) -> "PngInfo":
 
 def fingerprint(generator: "Generator") -> str:
     """Of the weights: pictures of two never share a folder."""
-    import torch
+    from fpd_core.hashing import hash_tensors  # brings torch
 
-    digest = hashlib.sha256()
-    for name, tensor in sorted(generator.model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return hash_tensors(generator.model.state_dict())
 
 
 def grid_columns(total: int, each: int) -> int:

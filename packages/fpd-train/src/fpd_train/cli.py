@@ -12,6 +12,7 @@ from rich.console import Console
 from fpd_core.devices import require_device, require_driver
 from fpd_train.config_tree import read_tree, synthetic_overrides
 from fpd_train.doctor_cli import doctor_command
+from fpd_train.encode_cli import encode_command
 from fpd_train.errors import DataError, Exit, Interrupted, NonFiniteError, OutOfMemoryError, RankError
 from fpd_train.plan_cli import plan_command
 from fpd_train.reproduce.command import reproduce_command
@@ -29,6 +30,7 @@ app = typer.Typer(
 rank_app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 app.command("doctor")(doctor_command)
 app.command("plan")(plan_command)
+app.command("encode")(encode_command)
 app.add_typer(weights_app, name="weights")
 app.command("reproduce")(reproduce_command)
 

@@ -1,5 +1,6 @@
 """What the text-conditional families share: prompts become features once, the empty prompt is the null condition."""
 
+import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.conditioning import Condition, PromptCondition, TextCondition
+from fpd_core.conditioning import Condition, EncodedCaptions, PromptCondition, TextCondition
 from fpd_core.config import Whole
+from fpd_core.hashing import hash_tensors
 from fpd_core.networks.clip_text import ClipText
 from fpd_core.networks.scene_text import SceneText
 from fpd_core.teachers.teacher import Teacher, TeacherConfig
@@ -67,6 +69,15 @@ class TextConditionalTeacher(Teacher):
         super().__init__()
         self.captions = CaptionCache(0)
         self._null: TextCondition | None = None
+        self._tower: str | None = None
+
+    @property
+    def tower(self) -> str:
+        """SHA-256 of what decides a caption's features: the family, the tower's settings and weights."""
+        if self._tower is None:
+            settings = [type(self).__name__, self.architecture()["text"]]
+            self._tower = hash_tensors(self.text.state_dict(), json.dumps(settings, sort_keys=True))
+        return self._tower
 
     @abstractmethod
     def read(self, ids: Tensor) -> TextCondition:
@@ -78,6 +89,13 @@ class TextConditionalTeacher(Teacher):
         return self.read(self.text.tokenize(prompts).to(self.device))
 
     def condition(self, wanted: Any) -> Condition:
+        if isinstance(wanted, EncodedCaptions):
+            if wanted.tower != self.tower:
+                raise ValueError(
+                    f"these text features are of the tower {wanted.tower[:12]}, this teacher's is {self.tower[:12]}; "
+                    "write them anew with `fpd-train encode` and this config"
+                )
+            return wanted.features.to(self.device)
         if isinstance(wanted, TextCondition):
             return wanted.to(self.device)
         prompts = [wanted] if isinstance(wanted, str) else wanted

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fpd_core.hashing import hash_tensors
 from fpd_core.places import bundled
 from fpd_core.untrusted import shown
 from fpd_core.untrusted.arrays import ArrayArchive
 from fpd_eval.images.image_files import open_images
 from fpd_eval.images.image_set import ImageSet, idx_images
 from fpd_eval.metrics.frechet import Gaussian
-from fpd_eval.runtime.cache import hash_tensors
 
 # Extractor output -> names of its mean and covariance in ADM's files.
 STATISTICS = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}

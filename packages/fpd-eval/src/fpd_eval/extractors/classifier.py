@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fpd_core.hashing import hash_tensors
 from fpd_core.networks.classifier import load_classifier
 from fpd_eval.extractors.weights import locate
-from fpd_eval.runtime.cache import hash_tensors
 
 
 class ClassifierExtractor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from fpd_core.backbones.efficientnet_lite0 import EfficientNetLite0
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_core.hashing import hash_tensors
+from fpd_eval.runtime.cache import hash_json
 
 IMAGE_SIZE = 64
 

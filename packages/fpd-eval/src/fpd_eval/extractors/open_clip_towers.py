@@ -12,11 +12,12 @@ from torchvision.transforms import v2
 
 from fpd_core.checkpoints import CheckpointError, unfit
 from fpd_core.containers import read_public
+from fpd_core.hashing import hash_tensors
 from fpd_eval.extractors.towers import Towers
 from fpd_eval.extractors.weights import DAMAGE, locate
 from fpd_eval.images.squares import centre_square
 from fpd_eval.metrics.hpsv2 import VERSIONS, HpsVersion
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json
 
 CLIP_SCORE_ARCHITECTURE, HPS_ARCHITECTURE = "ViT-g-14", "ViT-H-14"
 CONTEXT_LENGTH = 77

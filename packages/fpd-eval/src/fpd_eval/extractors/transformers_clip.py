@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPProcessor, CLIPTextConfig
 
 from fpd_core.checkpoints import unfit
+from fpd_core.hashing import hash_tensors
 from fpd_eval.extractors.towers import Towers
 from fpd_eval.extractors.weights import DAMAGE, locate, open_pretrained
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json
 
 
 class TransformersClip(Towers):

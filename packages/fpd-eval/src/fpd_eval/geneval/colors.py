@@ -13,10 +13,10 @@ from open_clip import CLIP
 from PIL import Image
 from torch import Tensor
 
+from fpd_core.hashing import hash_tensors
 from fpd_eval.extractors.open_clip_towers import load_open_clip
 from fpd_eval.geneval.classes import COLORS
 from fpd_eval.geneval.detector import Detection
-from fpd_eval.runtime.cache import hash_tensors
 
 # Without "-quickgelu" open_clip 3 builds OpenAI's ViT-L-14 with the wrong activation.
 MODEL = "ViT-L-14-quickgelu"

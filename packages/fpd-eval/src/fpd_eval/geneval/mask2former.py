@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fpd_core.checkpoints import CheckpointError, read_config, unfit
+from fpd_core.hashing import hash_tensors
 from fpd_eval.extractors.weights import DAMAGE, open_pretrained
 from fpd_eval.geneval.classes import CLASSES
 from fpd_eval.geneval.detector import Detection, Detections
 from fpd_eval.geneval.mmdet_weights import load_mmdet
 from fpd_eval.geneval.preprocessing import PREPROCESSINGS, Preprocessing, Size, size_of
-from fpd_eval.runtime.cache import hash_tensors
 
 MAX_DETECTIONS = 100
 OPENMMLAB, FACEBOOK = "Mask2Former Swin-S of OpenMMLab", "Mask2Former Swin-S of Facebook"

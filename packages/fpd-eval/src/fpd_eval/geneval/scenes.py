@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from fpd_core.hashing import hash_tensors
 from fpd_core.networks.scene_judge import SceneDetections, SceneJudge, load_scene_judge
 from fpd_core.scenes import held_out
 from fpd_core.scenes.captions import all_records
@@ -20,7 +21,6 @@ from fpd_eval.geneval.files import scene_judge
 from fpd_eval.geneval.prompts import Record, make_prompts
 from fpd_eval.geneval.self_check import KnownObject, KnownPicture
 from fpd_eval.geneval.suites import Opening, Suite
-from fpd_eval.runtime.cache import hash_tensors
 
 PER_TASK, SEED = 100, 0
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from fpd_core.checkpoints import CheckpointError, unfit
+from fpd_core.hashing import hash_tensors
 from fpd_eval.extractors.weights import DAMAGE, open_pretrained
 from fpd_eval.geneval.second import Question
-from fpd_eval.runtime.cache import hash_tensors
 
 
 class VqaJudge:

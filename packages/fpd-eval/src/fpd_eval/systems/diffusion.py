@@ -12,8 +12,9 @@ from fpd_core.checkpoints import CheckpointError
 from fpd_core.conditioning import Condition, PromptCondition
 from fpd_core.config import Config, ConfigError, Guidance, Number, Size, Steps, Whole
 from fpd_core.containers import load_public
+from fpd_core.hashing import hash_tensors
 from fpd_core.untrusted import require_files_only, shown
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json
 from fpd_eval.systems.flow_schedulers import OneStepScheduler, RectifiedFlowScheduler
 from fpd_eval.systems.kind import SystemKind
 from fpd_eval.systems.system import GeneratingSystem, Role, System

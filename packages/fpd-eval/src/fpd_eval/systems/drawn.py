@@ -10,13 +10,14 @@ from torch import Tensor
 
 from fpd_core.conditioning import Condition, PromptCondition
 from fpd_core.config import Flag, Location
+from fpd_core.hashing import hash_tensors
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, load_patch_tokenizer
 from fpd_core.places import bundled
 from fpd_core.scenes import Drawing
 from fpd_core.scenes.captions import all_records
 from fpd_core.scenes.layouts import place
 from fpd_core.scenes.vocabulary import TASKS
-from fpd_eval.runtime.cache import hash_file, hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_file, hash_json
 from fpd_eval.systems.kind import SystemKind
 from fpd_eval.systems.system import GeneratingSystem, Role, System
 

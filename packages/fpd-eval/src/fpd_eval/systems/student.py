@@ -11,7 +11,8 @@ from fpd_core import Generator, load_generator
 from fpd_core.checkpoints import WEIGHTS
 from fpd_core.conditioning import Condition
 from fpd_core.config import Location, Size
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_core.hashing import hash_tensors
+from fpd_eval.runtime.cache import hash_json
 from fpd_eval.systems.kind import SystemKind
 from fpd_eval.systems.system import GeneratingSystem, Role, System
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from fpd_core.conditioning import Condition
 from fpd_core.config import Guidance, Steps, nearest
+from fpd_core.hashing import hash_tensors
 from fpd_core.sampling import Sampler, network_evaluations, sample
 from fpd_core.teachers import SamplerConfig, Teacher
-from fpd_eval.runtime.cache import hash_json, hash_tensors
+from fpd_eval.runtime.cache import hash_json
 from fpd_eval.systems.kind import SystemKind, open_teacher, teacher_files
 from fpd_eval.systems.system import GeneratingSystem, Role, System
 

@@ -8,6 +8,7 @@ from fpd_core.plugins import Registry
 from fpd_core.sections import Sections, one_of
 from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
+from fpd_train.data.encoded_shards import EncodedCaptionShards, EncodedImageShards
 from fpd_train.data.image_shards import CaptionedImageShards, ImageShards
 from fpd_train.data.noise import NoiseImages, NoisePairs
 from fpd_train.data.pair_shards import PairShards
@@ -22,6 +23,8 @@ _OWN: dict[str, type[Config] | str] = {
     "noise_pairs": NoisePairs,
     "caption_shards": CaptionShards,
     "captioned_image_shards": CaptionedImageShards,
+    "encoded_captions": EncodedCaptionShards,
+    "encoded_captioned_images": EncodedImageShards,
     "scenes": Scenes,
     "scene_closeups": SceneCloseups,
 }

@@ -36,7 +36,7 @@ class ImageShards(Shards):
 
     def collate(self, samples: list[LabelledImage]) -> Batch:
         labels = torch.tensor([label for _, label in samples])
-        return Batch(ClassCondition(labels), _stacked([image for image, _ in samples]))
+        return Batch(ClassCondition(labels), stacked([image for image, _ in samples]))
 
 
 class CaptionedImageShards(Shards):
@@ -53,11 +53,11 @@ class CaptionedImageShards(Shards):
 
     def collate(self, samples: list[tuple[NDArray[np.uint8], str]]) -> Batch:
         return Batch(
-            PromptCondition(tuple(caption for _, caption in samples)), _stacked([image for image, _ in samples])
+            PromptCondition(tuple(caption for _, caption in samples)), stacked([image for image, _ in samples])
         )
 
 
-def _stacked(images: list[NDArray[np.uint8]]) -> Tensor:
+def stacked(images: list[NDArray[np.uint8]]) -> Tensor:
     """[B, 3, H, W] in [0, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous().float().div_(255)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -16,9 +15,9 @@ from fpd_core.config import Classes, Codes, Size
 from fpd_train.batch import Batch
 from fpd_train.data.bad_samples import BadSample
 from fpd_train.data.image_shards import decoded_label
-from fpd_train.data.places import SIZES, Place
+from fpd_train.data.places import Place
+from fpd_train.data.resumable import require_finished
 from fpd_train.data.shards import Shards
-from fpd_train.errors import DataError
 
 TOKEN = np.dtype("<i4")
 SETTINGS = "pairs.json"  # beside pairs from the first one on; `sizes.json` comes last
@@ -54,9 +53,7 @@ class PairShards(Shards):
     seq_len: Size = Field(description="L, tokens of an image.")
 
     def shards(self) -> list[Place]:
-        folder = Path(self.folder)
-        if (folder / SETTINGS).exists() and not (folder / SIZES).exists():
-            raise DataError(f"{folder}/{SIZES} does not exist: `fpd-train shards pairs` has not finished; run it again")
+        require_finished(self.folder, SETTINGS, "fpd-train shards pairs")
         return super().shards()
 
     def decode(self, members: Sequence[bytes]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:

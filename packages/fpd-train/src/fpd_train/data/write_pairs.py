@@ -1,6 +1,5 @@
 """Drawing ReDi's pairs k -> k+1 (arXiv 2507.15897) into shards, one after the other: a killed command goes on there."""
 
-import json
 from collections.abc import Iterator
 from itertools import count as numbers
 from pathlib import Path
@@ -16,9 +15,8 @@ from fpd_core.generator import Generator
 from fpd_core.rivals.redi import draw_pairs, source_tokens
 from fpd_core.schedules import RevealRule, reveal_plan
 from fpd_core.ste import sample_tokens
-from fpd_core.untrusted import UntrustedError, read_json
 from fpd_train.data.pair_shards import SETTINGS, TOKEN
-from fpd_train.data.places import SIZES
+from fpd_train.data.resumable import begin, finish
 from fpd_train.errors import DataError
 from fpd_train.seeds import seeded
 
@@ -50,10 +48,7 @@ def write_pairs(generator: Generator, config: PairsConfig, folder: Path) -> Iter
     """
     if generator.model.num_classes is None:
         raise DataError("pairs are drawn by class, and this model reads text")
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic.remove_partials(folder)
-    _check(folder, config)
-    atomic.write_text(folder / SETTINGS, config.model_dump_json(indent=1) + "\n")
+    begin(folder, SETTINGS, config.model_dump(mode="json"), "pairs")
     sizes: dict[str, int] = {}
     for number in numbers():
         first = number * config.per_shard
@@ -64,23 +59,7 @@ def write_pairs(generator: Generator, config: PairsConfig, folder: Path) -> Iter
             _write_shard(generator, config, number, size, folder / name)
         sizes[name] = size
         yield sum(sizes.values()), config.count
-    atomic.write_text(folder / SIZES, json.dumps(sizes, indent=1) + "\n")
-
-
-def _check(folder: Path, config: PairsConfig) -> None:
-    path = folder / SETTINGS
-    if not path.exists():
-        if any(folder.iterdir()):
-            raise DataError(f"{folder} is not empty and holds no {SETTINGS}; remove it or choose another --out")
-        return
-    try:
-        earlier = read_json(path)
-    except UntrustedError as error:
-        raise DataError(f"{error}; remove {folder} or choose another --out") from None
-    wanted = config.model_dump(mode="json")
-    changed = [key for key in wanted if earlier.get(key) != wanted[key]]
-    if changed:
-        raise DataError(f"{folder} holds pairs of other settings ({', '.join(changed)}); choose another --out")
+    finish(folder, sizes)
 
 
 def _write_shard(generator: Generator, config: PairsConfig, number: int, size: int, path: Path) -> None:

@@ -228,6 +228,6 @@ def _batch(config: TrainConfig) -> Batch:
     count = config.micro_batch // getattr(config.method, "drafts_per_condition", 1)
     if getattr(config.method, "gan", None) is not None:
         count = config.micro_batch
-    if config.data.name == "caption_shards":
+    if config.data.name in ("caption_shards", "encoded_captions"):
         return Batch(PromptCondition(tuple(EXAMPLE_PROMPTS[i % len(EXAMPLE_PROMPTS)] for i in range(count))))
     return next(open_stream(config.data, batch_size=count, seed=0, rank=0, world=1, start=0))

@@ -1,0 +1,58 @@
+"""`fpd-train encode`: the text features of captions, once instead of in every step that meets them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def encode_command(
+    config: Annotated[Path, typer.Option("--config", help="A run's: its teacher reads, its data is read.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, or to go on with.")] = Path("data/encoded"),
+    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override one value.")] = [],  # noqa: B006
+    synthetic_weights: Annotated[
+        bool, typer.Option("--synthetic-weights", help="Fill the full-size public networks by formula.")
+    ] = False,
+) -> None:
+    """Write the text features of a run's captions to shards, for every later run with the same text tower.
+
+    The same command goes on where a killed one stopped. Train on them with
+    `--set 'data={"name": "encoded_captions", "folder": "data/encoded"}'`: the results of a run with
+    `method.teacher.caption_cache` are reproduced to the bit on the same kind of device.
+    """
+    import torch
+    from rich.console import Console
+
+    from fpd_core.devices import require_device
+    from fpd_core.teachers import load_teacher
+    from fpd_core.teachers.text_conditional import TextConditionalTeacher
+    from fpd_core.track import bars
+    from fpd_train.config import load_config
+    from fpd_train.config_tree import read_tree, synthetic_overrides
+    from fpd_train.data.bad_samples import Tally
+    from fpd_train.data.caption_shards import CaptionShards
+    from fpd_train.data.image_shards import CaptionedImageShards
+    from fpd_train.data.write_encoded import write_encoded
+    from fpd_train.preflight import require_ready
+
+    overrides = [*set_, *synthetic_overrides(read_tree(config, set_))] if synthetic_weights else set_
+    run = load_config(config, overrides)
+    if not isinstance(run.data, CaptionShards | CaptionedImageShards):
+        raise ValueError(f"encode reads caption_shards or captioned_image_shards, and data.name is {run.data.name!r}")
+    require_device(run.device)
+    require_ready(run)
+    teacher = load_teacher(run.method.teacher)
+    if not isinstance(teacher, TextConditionalTeacher):
+        raise ValueError(f"the teacher {run.method.teacher.name!r} reads no captions")
+    cuda = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
+    teacher.to("cuda" if cuda else "cpu")
+    tally, shards = Tally(run.data.folder, run.data.max_bad_share), len(run.data.shards())
+    written = 0
+    with bars(Console(stderr=True))("encoding shards", shards) as advance:
+        for done, captions in write_encoded(run.data, teacher, out, tally):
+            written += captions
+            advance(done)
+    for line in tally.report():
+        print(line)
+    size = sum(path.stat().st_size for path in out.glob("*.tar"))
+    print(f"{out}: {written} captions encoded, {shards} shards, {size / 1e9:.3g} GB")
