@@ -9,6 +9,7 @@ from fpd_core.generator import GenerationConfig, Generator
 from fpd_core.teachers import load_teacher
 from fpd_train.config_tree import synthetic_overrides
 from fpd_train.data import write_pairs as module
+from fpd_train.data.noise import NoiseCaptions
 from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.write_pairs import PairsConfig, write_pairs
 from fpd_train.errors import DataError
@@ -67,3 +68,15 @@ def test_synthetic_weights_stand_in_for_everything_a_run_opens():
         "method.start=null",
         'data={"name": "noise_pairs", "num_classes": 10, "codebook_size": 7, "seq_len": 9}',
     ]
+
+
+def test_synthetic_captions_are_words_that_a_position_decides():
+    assert synthetic_overrides({"method": {"name": "fpd"}, "data": {"name": "caption_shards", "folder": "x"}}) == [
+        'method.teacher.weights="synthetic"',
+        'method.lift.backbone.weights="synthetic"',
+        'data={"name": "noise_captions"}',
+    ]
+    streams = [NoiseCaptions(words=3).open(batch_size=4, seed=1, rank=0, world=1, start=start) for start in (0, 1)]
+    first = [next(streams[0]).condition.prompts for _ in range(2)]
+    assert first[0] != first[1] == next(streams[1]).condition.prompts
+    assert [len(prompt.split()) for prompt in first[0]] == [3] * 4

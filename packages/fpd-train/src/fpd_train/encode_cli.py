@@ -35,8 +35,8 @@ def encode_command(
     from fpd_train.data.write_encoded import write_encoded
     from fpd_train.preflight import require_ready
 
-    overrides = [*set_, *synthetic_overrides(read_tree(config, set_))] if synthetic_weights else set_
-    run = load_config(config, overrides)
+    synthetic = synthetic_overrides(read_tree(config, set_)) if synthetic_weights else []
+    run = load_config(config, [*set_, *(one for one in synthetic if not one.startswith("data="))])
     if not isinstance(run.data, CaptionShards | CaptionedImageShards):
         raise ValueError(f"encode reads caption_shards or captioned_image_shards, and data.name is {run.data.name!r}")
     require_device(run.device)

@@ -10,7 +10,7 @@ from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.encoded_shards import EncodedCaptionShards, EncodedImageShards
 from fpd_train.data.image_shards import CaptionedImageShards, ImageShards
-from fpd_train.data.noise import NoiseImages, NoisePairs
+from fpd_train.data.noise import NoiseCaptions, NoiseImages, NoisePairs
 from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
 from fpd_train.data.uniform_labels import UniformLabels
@@ -19,6 +19,7 @@ _OWN: dict[str, type[Config] | str] = {
     "uniform_labels": UniformLabels,
     "image_shards": ImageShards,
     "noise_images": NoiseImages,
+    "noise_captions": NoiseCaptions,
     "pair_shards": PairShards,
     "noise_pairs": NoisePairs,
     "caption_shards": CaptionShards,

@@ -1,4 +1,4 @@
-"""Uniform noise with random labels: what `--synthetic-weights` puts in the place of shards of images and of pairs."""
+"""Noise: what `--synthetic-weights` puts in the place of shards of images, of captions and of pairs."""
 
 from collections.abc import Iterator
 from typing import ClassVar, Literal
@@ -6,8 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, PromptCondition
 from fpd_core.config import Classes, Codes, Config, Size
+from fpd_core.teachers.teacher import EXAMPLE_PROMPTS
 from fpd_train.batch import Batch
 from fpd_train.data.pair_shards import PairBatch, Pairs
 from fpd_train.seeds import seeded
@@ -28,6 +29,23 @@ class NoiseImages(Config):
             labels = torch.randint(self.num_classes, (batch_size,), generator=generator)
             images = torch.rand(batch_size, 3, self.image_size, self.image_size, generator=generator)
             yield Batch(ClassCondition(labels), images)
+            position += 1
+
+
+class NoiseCaptions(Config):
+    """No files: random words as captions, to prove and profile the path of text-conditional teachers."""
+
+    name: Literal["noise_captions"] = "noise_captions"
+    has_images: ClassVar[bool] = False
+    words: Size = Field(8, description="Of a caption.")
+
+    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+        known = sorted({word for prompt in EXAMPLE_PROMPTS for word in prompt.split()})
+        position = start
+        while True:
+            generator = seeded("noise captions", seed, position, rank)
+            drawn = torch.randint(len(known), (batch_size, self.words), generator=generator).tolist()
+            yield Batch(PromptCondition(tuple(" ".join(known[word] for word in row) for row in drawn)))
             position += 1
 
 
