@@ -34,6 +34,7 @@ if asked[0] == "shards":
     out = pathlib.Path(asked[asked.index("--out") + 1])
     out.mkdir(parents=True)
     (out / "sizes.json").write_text("{{}}")
+    print(json.dumps({{"pairs": 1, "seconds": 2.5}}))
     sys.exit()
 config = json.loads(pathlib.Path(asked[-1]).read_text())
 if (place / "broken").exists() and (place / "broken").read_text() == config["method"]["name"]:
@@ -145,6 +146,16 @@ def test_budgets_are_equal_in_time_and_in_updates(place):
     }
 
 
+def test_the_fastest_run_of_all_says_what_an_update_costs(place):
+    """The search ran beside something else; the runs of equal updates did not."""
+    run(place, ["dimo"], until="search")
+    for path in (place / "out" / "runs").glob("*/taken.json"):
+        taken = json.loads(path.read_text())
+        if json.loads((path.parent / "student" / "config.json").read_text())["method"]["name"] == "dimo":
+            path.write_text(json.dumps(taken | {"seconds_per_update": 5 * taken["seconds_per_update"]}))
+    assert steps_of(run(place, ["dimo"], until="training"), "dimo") == [20, 40]
+
+
 def test_a_slow_run_of_the_search_sets_no_budget():
     def chain(*seconds):
         taken = [Taken(updates=1, seconds_per_update=s, pairs_seconds=10 - s, peak_memory=1) for s in seconds]
@@ -161,6 +172,8 @@ def test_pairs_are_drawn_by_the_stage_before_and_paid(place):
     chain.perform(Processes())
     # (40 - 10 s of pairs) / 4 stages / 0.5 s.
     assert [taken.updates for taken in chain.taken] == [15, 15, 15, 15]
+    # What the command says of its drawing, not how long the command ran.
+    assert [taken.pairs_seconds for taken in chain.taken] == [0, 2.5, 2.5, 2.5]
     drawn = [line.split() for line in asked(place) if line.startswith("shards")]
     assert [line[line.index("--student") + 1] for line in drawn] == [str(f / "student") for f in chain.folders[:3]]
     assert [line[line.index("--guidance-scale") + 1] for line in drawn] == ["2.0", "2.0", "9.0"]

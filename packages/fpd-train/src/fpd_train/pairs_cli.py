@@ -16,8 +16,12 @@ def pairs_command(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     per_shard: Annotated[int, typer.Option(min=1, help="Pairs per tar, drawn in one batch.")] = 500,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where the network runs.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print nothing but pairs and seconds of this call.")] = False,
 ) -> None:
     """Pairs for the next stage of ReDi. The same command goes on where a killed one stopped."""
+    import json
+    import time
+
     import torch
     from pydantic import ValidationError
 
@@ -43,5 +47,9 @@ def pairs_command(
         )
     except ValidationError as error:
         raise explain(error, "pairs") from None
+    began, done = time.monotonic(), 0
     for done, total in write_pairs(generator, settings, out):
-        print(f"{out}: {done} of {total} pairs")
+        if not as_json:
+            print(f"{out}: {done} of {total} pairs")
+    if as_json:
+        print(json.dumps({"pairs": done, "seconds": time.monotonic() - began}))

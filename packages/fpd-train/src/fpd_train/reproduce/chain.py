@@ -135,7 +135,9 @@ class Chain:
             "seed": self.seed,
         }
         command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        seconds = processes.call([*command, "--device", self.device], folder.with_suffix(".log")).seconds
+        shutil.rmtree(folder, ignore_errors=True)  # of a killed command: the seconds of all pairs count
+        ended = processes.call([*command, "--device", self.device, "--json"], folder.with_suffix(".log"))
+        seconds = float(json.loads(ended.text)["seconds"])
         write_text(record, json.dumps(asked | {"seconds": seconds}) + "\n")
         return folder, seconds
 

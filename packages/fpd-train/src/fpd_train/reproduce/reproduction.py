@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -58,23 +59,24 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     if plan.first not in found:
         raise ValueError(f"{plan.first} sets the budget of all rows, and none of its runs ended: see {runs}")
     rates = {name: one["factor"] for name, one in found.items()}
-    known = {name: fastest([one for one in searched if one.row_name == name and not one.reason]) for name in rates}
+    updated = _chains(plan, rates, runs, updates=plan.updates)
+    work(updated)
+    timed = [one for one in [*searched, *updated] if not one.reason]
+    known = {name: fastest([one for one in timed if one.row_name == name]) for name in rates}
     seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
-    budgets: dict[str, tuple[str, dict[str, Any]]] = {
-        "equal time": (
-            f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included",
-            {"seconds": seconds},
-        ),
-        "equal updates": (f"Every row makes {plan.updates} updates", {"updates": plan.updates}),
-    }
-    planned = {budget: _chains(plan, rates, known, asked, runs) for budget, (_, asked) in budgets.items()}
-    work([chain for seed in plan.seeds for chains in planned.values() for chain in chains if chain.seed == seed])
+    in_time = _chains(plan, rates, runs, seconds=seconds, known=known)
+    work(in_time)
     if until == "training":
         return
+    said = f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included"
+    budgets = {
+        "equal time": (said, in_time),
+        "equal updates": (f"Every row makes {plan.updates} updates", updated),
+    }
     measuring = Measuring(plan.out, plan.num_images, processes, plan.jobs)
     teachers = teacher_systems(plan.table.teacher, plan.table.teacher_steps, plan.table.samplers)
     pairs = [(one.better, one.worse) for one in plan.table.orderings]
-    for (budget, chains), (sentence, _) in zip(planned.items(), budgets.values(), strict=True):
+    for budget, (sentence, chains) in budgets.items():
         students = _students(chains)
         asked = [pair for pair in pairs if all(name in students for name in pair)]
         results = measuring.compare([*teachers, *student_systems(students)], budget.replace(" ", "-"), asked)
@@ -105,11 +107,17 @@ def fastest(chains: Sequence[Chain]) -> list[Taken]:
 
 
 def _chains(
-    plan: Plan, rates: Mapping[str, float], known: Mapping[str, Sequence[Taken]], asked: dict[str, Any], runs: Path
+    plan: Plan,
+    rates: Mapping[str, float],
+    runs: Path,
+    *,
+    updates: int | None = None,
+    seconds: float | None = None,
+    known: Mapping[str, Sequence[Taken]] = MappingProxyType({}),
 ) -> list[Chain]:
-    """Every row at every seed; those whose search failed are left out."""
+    """Every row at every seed, with one of the budgets; rows whose search failed are left out."""
     return [
-        Chain(name, plan.table.rows[name], seed, rate, runs, plan.device, known=known[name], **asked)
+        Chain(name, plan.table.rows[name], seed, rate, runs, plan.device, updates, seconds, known.get(name, ()))
         for seed in plan.seeds
         for name, rate in rates.items()
     ]
