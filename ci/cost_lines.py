@@ -30,7 +30,7 @@ def line(path: Path) -> str:
         config = load_config(path)
         result = estimate(config, outline(config, world), world, card, Assumptions(EFFICIENCY, card.price))
     except ValueError as error:
-        return f"| {recipe} | no plan: {error} |"
+        return f"| {recipe} | no plan: {'; '.join(str(error).splitlines())} |"
     fits = "" if result.change is None else f"; does not fit, change first: {result.change[0]}"
     return f"| {recipe} | {cost_line(config, name, world, result)}{fits} |"
 

@@ -63,8 +63,8 @@ class _Untracked(nullcontext[None]):
 class Flops(FlopCounterMode):
     """FLOPs by how a card multiplies: "bfloat16", "tf32" (convolutions, cuDNN's default), "float32" and "float64".
 
-    `autocast` stands in for torch's, which does not know the meta device. Backward has the share that forward had with a
-    graph.
+    `autocast` stands in for torch's, which does not know the meta device. Backward has the share that forward had with
+    a graph.
     """
 
     def __init__(self) -> None:
