@@ -16,18 +16,25 @@ BUNDLED = ("l4", 1)  # small networks: one small card
 PUBLIC = ("h100", 8)
 
 
+def recipes() -> list[Path]:
+    """Every run under configs/."""
+    return [path for path in sorted((ROOT / "configs").rglob("*.json")) if "method" in json.loads(path.read_text())]
+
+
 def line(path: Path) -> str:
-    """Raises ConfigError: the file is no run."""
-    config = load_config(path)
+    """A row of the table; of a recipe that cannot be planned, why not."""
+    recipe = f"`{path.relative_to(ROOT / 'configs')}`"
     name, world = BUNDLED if path.name.startswith(("fashion", "scenes")) else PUBLIC
     card = GPUS[name]
-    result = estimate(config, outline(config, world), world, card, Assumptions(EFFICIENCY, card.price))
+    try:
+        config = load_config(path)
+        result = estimate(config, outline(config, world), world, card, Assumptions(EFFICIENCY, card.price))
+    except ValueError as error:
+        return f"| {recipe} | no plan: {'; '.join(str(error).splitlines())} |"
     fits = "" if result.change is None else f"; does not fit, change first: {result.change[0]}"
-    return f"| `{path.relative_to(ROOT / 'configs')}` | {cost_line(config, name, world, result)}{fits} |"
+    return f"| {recipe} | {cost_line(config, name, world, result)}{fits} |"
 
 
 if __name__ == "__main__":
-    asked = [Path(one).resolve() for one in sys.argv[1:]]
-    recipes = [path for path in sorted((ROOT / "configs").rglob("*.json")) if "method" in json.loads(path.read_text())]
-    for recipe in asked or recipes:
+    for recipe in [Path(one).resolve() for one in sys.argv[1:]] or recipes():
         print(line(recipe), flush=True)

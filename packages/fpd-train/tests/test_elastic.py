@@ -5,7 +5,9 @@ Adam's eps is 1e-6 here: at 1e-8 a weight whose gradient is exactly zero, an att
 
 import gzip
 import json
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -113,8 +115,8 @@ def frozen():
     return nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4)).requires_grad_(False)
 
 
-def one_rank():
-    """What this file does when it is started as a script: a frozen network in pieces, beside the same one whole."""
+def pieces():
+    """A frozen network in pieces, beside the same one whole."""
     from fpd_train.engine import Partitioned, start_processes
     from fpd_train.ranks import leave
 
@@ -135,10 +137,55 @@ def one_rank():
 
 
 def test_a_partitioned_frozen_network_lies_in_pieces_and_computes_as_before(warm_python, tmp_path):
-    code, output = outcome(warm_python.start([__file__], ranks=2, cwd=tmp_path))
+    code, output = outcome(warm_python.start([__file__, "pieces"], ranks=2, cwd=tmp_path))
     assert code == 0, output
     assert "in pieces" in output
 
 
+def learned(rank, precision, stage):
+    """The masters of a small network after three steps of two micro-batches."""
+    from fpd_train.engine import Engine, EngineConfig, OptimizerConfig
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 4))
+    how = EngineConfig(zero_stage=stage, precision=precision, accumulation=2)
+    engine = Engine(network, how, OptimizerConfig(lr=1e-2, warmup_steps=0), micro_batch=3, steps=9)
+    random = torch.Generator().manual_seed(1 + rank)
+    for _ in range(6):
+        inputs = torch.randn(3, 6, generator=random).to(next(network.parameters()).dtype)
+        engine.update(engine(inputs).float().square().mean())
+    return dict(engine.masters())
+
+
+def buckets():
+    """Gradients in a bucket as large as the network, and in DeepSpeed's own of 500 million elements."""
+    from fpd_train import engine
+    from fpd_train.ranks import leave
+
+    engine.start_processes("cpu", 60)
+    rank, config = torch.distributed.get_rank(), engine._deepspeed_config
+
+    def own(*how):
+        found = config(*how)
+        del found["zero_optimization"]["reduce_bucket_size"]
+        return found
+
+    for stage, precision in ((1, "float32"), (2, "bfloat16"), (3, "float32")):
+        fitting = learned(rank, precision, stage)
+        with patch.object(engine, "_deepspeed_config", own):
+            expected = learned(rank, precision, stage)
+        assert fitting.keys() == expected.keys()
+        assert len(fitting) == 4
+        assert all(torch.equal(fitting[name], expected[name]) for name in expected)
+    leave()
+    print("bit for bit")
+
+
+def test_a_bucket_of_the_networks_size_changes_nothing(warm_python, tmp_path):
+    code, output = outcome(warm_python.start([__file__, "buckets"], ranks=2, cwd=tmp_path))
+    assert code == 0, output
+    assert output.count("bit for bit") == 2
+
+
 if __name__ == "__main__":
-    one_rank()
+    {"pieces": pieces, "buckets": buckets}[sys.argv[1]]()

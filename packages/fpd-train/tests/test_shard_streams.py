@@ -7,17 +7,21 @@ import shutil
 import tarfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from shard_writing import img2dataset_folder, jpeg, members, record, write_tar
 
 from fpd_core.config import ConfigError
+from fpd_train.data import open_stream
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.filters import Filter
 from fpd_train.data.image_shards import ImageShards
 from fpd_train.data.remote import list_remote
 from fpd_train.data.reporting import same_data
+from fpd_train.data.uniform_labels import UniformLabels
 from fpd_train.errors import DataError
 
 
@@ -84,6 +88,33 @@ def test_any_number_of_ranks_continues_the_unbroken_order(tmp_path, run_length):
     unbroken = global_batches(source, [(1, 14)])
     assert global_batches(source, [(2, 4), (4, 5), (3, 5)]) == unbroken
     assert not any(caption == "  " for batch in unbroken for caption in batch)
+
+
+def test_a_run_with_another_batch_goes_on_with_the_very_next_sample(folder):
+    """The trainer's streams, two drafts of each condition: 60 samples in steps of 10, 12 and 14; none comes twice."""
+    from fpd_train.trainer import _stream  # with DeepSpeed: seconds
+
+    found = []
+    for world, size, steps in ((2, 5, 1), (3, 4, 3), (7, 2, 1)):
+        position, ranks = len(found), []
+        for rank in range(world):
+            config = SimpleNamespace(data=CaptionShards(folder=folder), micro_batch=2 * size, seed=3)
+            method = SimpleNamespace(drafts_per_condition=2)
+            run = SimpleNamespace(config=config, method=method, rank=rank, world=world, images_before=2 * position)
+            ranks.append(_stream(run))
+        ranks = ranks[position % world :] + ranks[: position % world]  # sample n is of rank n mod world
+        for _ in range(steps):
+            parts = [next(rank).condition.prompts for rank in ranks]
+            found += [one for row in zip(*parts, strict=True) for one in row]
+    assert len(set(found)) == 60
+    assert [found] == global_batches(CaptionShards(folder=folder), [(1, 1)], together=60)
+
+
+def test_a_source_without_shards_goes_on_with_the_next_whole_batch():
+    source, place = UniformLabels(num_classes=1000), {"batch_size": 4, "seed": 0, "rank": 1, "world": 3}
+    for position, start in ((0, 0), (11, 1), (12, 1), (13, 2)):
+        found, wanted = open_stream(source, position=position, **place), source.open(start=start, **place)
+        assert torch.equal(next(found).condition.labels, next(wanted).condition.labels)
 
 
 def test_every_good_sample_comes_once_an_epoch_in_runs_of_neighbours(folder):

@@ -43,6 +43,7 @@ def apply(tree: dict[str, Any], override: str) -> None:
 # The noise that stands for shards, and the keys it keeps of them.
 _NOISE = {
     "caption_shards": ("noise_captions", ()),
+    "encoded_captions": ("noise_captions", ()),
     "image_shards": ("noise_images", ("num_classes", "image_size")),
     "pair_shards": ("noise_pairs", ("num_classes", "codebook_size", "seq_len")),
 }

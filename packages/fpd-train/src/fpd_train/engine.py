@@ -23,7 +23,7 @@ from fpd_core.untrusted import open_regular
 from fpd_train import ranks
 from fpd_train.breakdown import Breakdown
 from fpd_train.ema import Piece
-from fpd_train.engine_config import EngineConfig, OptimizerConfig, learning_rate_factor
+from fpd_train.engine_config import GRADIENT_BUCKET, EngineConfig, OptimizerConfig, learning_rate_factor
 from fpd_train.errors import NonFiniteError
 from fpd_train.nonfinite import first_non_finite, made_finite, watched_outputs
 from fpd_train.second_moment import SecondMomentAdamW
@@ -74,11 +74,14 @@ def start_processes(device: str, limit_seconds: float) -> tuple[torch.device, ra
     return local, store
 
 
-def _deepspeed_config(engine: EngineConfig, optimizer: OptimizerConfig, micro_batch: int) -> dict[str, Any]:
+def _deepspeed_config(
+    engine: EngineConfig, optimizer: OptimizerConfig, micro_batch: int, trained: int
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": engine.accumulation,
-        "zero_optimization": {"stage": engine.zero_stage},
+        # ZeRO allocates the whole bucket for gradients; with room for all of them it is emptied once, as a larger one.
+        "zero_optimization": {"stage": engine.zero_stage, "reduce_bucket_size": min(GRADIENT_BUCKET, trained)},
         "zero_allow_untested_optimizer": True,
         "gradient_clipping": optimizer.clip,
         "steps_per_print": 10**9,
@@ -241,7 +244,7 @@ class Engine:
             optimizer=adamw,
             lr_scheduler=schedule,
             model_parameters=trainable,
-            config=_deepspeed_config(engine, optimizer, micro_batch),
+            config=_deepspeed_config(engine, optimizer, micro_batch, sum(p.numel() for p in trainable)),
         )
         if engine.compile != "off":
             self._engine.compile(backend=engine.compile)

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from fpd_core.config import Config, Flag, Number, Share, Size, Steps, Whole
 
 Precision = Literal["float32", "bfloat16"]
+GRADIENT_BUCKET = 500_000_000  # elements that ranks reduce at a time, at most; DeepSpeed's default
 
 
 class OptimizerConfig(Config):

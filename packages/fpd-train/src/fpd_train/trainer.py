@@ -400,16 +400,14 @@ def _log(run: Run, start: int) -> RunLog:
 
 
 def _stream(run: Run) -> Iterator[Batch]:
-    config = run.config
-    # Where the batch has another size now, the part of one that would be seen twice is left out.
-    start = -(-run.images_before // (config.micro_batch * run.world))
+    config, drafts = run.config, run.method.drafts_per_condition
     return open_stream(
         config.data,
-        batch_size=config.micro_batch // run.method.drafts_per_condition,
+        batch_size=config.micro_batch // drafts,
         seed=config.seed,
         rank=run.rank,
         world=run.world,
-        start=start,
+        position=run.images_before // drafts,
     )
 
 
@@ -425,7 +423,7 @@ def _export(run: Run, averaged: Mapping[str, nn.Module], log: RunLog) -> None:
     quality: Report = {}
     if config.validation is not None:
         log.say("measuring quality")
-        validation = open_stream(config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, start=0)
+        validation = open_stream(config.validation, batch_size=config.micro_batch, seed=0, rank=0, world=1, position=0)
         quality = run.method.quality(averaged, (batch.to(run.device) for batch in validation))
     folder = config.output / run.method.product
     run.method.export(folder, averaged, model_card(config, run.command, run.world, quality))

@@ -1,7 +1,7 @@
 """A run that writes, for its rank, the bytes handed to each collective per step and the bytes of what stays in memory.
 
 Started as `run.py` is. Collectives are counted where torch.distributed is called; memory is the sum over all tensors
-that are alive between two steps, each storage once, DeepSpeed's gradient bucket of fixed size apart.
+that are alive between two steps, each storage once.
 """
 
 import gc
@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
-BUCKET = 10**9  # bytes; nothing else here is so large
 sent: Counter[str] = Counter()
 
 
@@ -66,12 +65,8 @@ def train(run, batches, log, stop, watchdog, original=trainer.train):
     gc.collect()
     # The meta tensors by which DeepSpeed remembers shapes take no memory.
     tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor) and not one.is_meta]
-    sizes = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in tensors}.values()
-    report = {
-        "sent": log.steps[-1],
-        "memory": sum(one for one in sizes if one < BUCKET),
-        "bucket": sum(one for one in sizes if one >= BUCKET),
-    }
+    sizes = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in tensors}
+    report = {"sent": log.steps[-1], "memory": sum(sizes.values())}
     Path(f"measured_{os.environ['RANK']}.json").write_text(json.dumps(report))
 
 

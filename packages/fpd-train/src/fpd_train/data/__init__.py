@@ -13,6 +13,7 @@ from fpd_train.data.image_shards import CaptionedImageShards, ImageShards
 from fpd_train.data.noise import NoiseCaptions, NoiseImages, NoisePairs
 from fpd_train.data.pair_shards import PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
+from fpd_train.data.shards import Shards
 from fpd_train.data.uniform_labels import UniformLabels
 
 _OWN: dict[str, type[Config] | str] = {
@@ -38,12 +39,17 @@ else:
 
 
 def open_stream(
-    config: DataConfig, *, batch_size: int, seed: int, rank: int, world: int, start: int
+    config: DataConfig, *, batch_size: int, seed: int, rank: int, world: int, position: int
 ) -> Iterator[Batch]:
-    """Batches from number `start` on. Sample n of the global order goes to rank n mod world.
+    """Batches from sample `position` of the global order on. Sample n goes to rank n mod world.
+
+    Sources that count in global batches begin with the next whole one: none of it has been seen.
 
     Raises:
         DataError: the source cannot be read.
     """
+    if isinstance(config, Shards):
+        return config.stream(batch_size, seed=seed, rank=rank, world=world, position=position)
+    start = -(-position // (batch_size * world))
     batches: Iterator[Batch] = config.open(batch_size=batch_size, seed=seed, rank=rank, world=world, start=start)
     return batches

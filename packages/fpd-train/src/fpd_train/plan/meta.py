@@ -1,7 +1,7 @@
 """One step on the meta device: every operation has a shape and a count of FLOPs, none is computed."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -63,8 +63,8 @@ class _Untracked(nullcontext[None]):
 class Flops(FlopCounterMode):
     """FLOPs by how a card multiplies: "bfloat16", "tf32" (convolutions, cuDNN's default), "float32" and "float64".
 
-    Autocast does nothing on the meta device; `told_of` wraps the method that asks for it. Backward has the share that
-    forward had with a graph.
+    `autocast` stands in for torch's, which does not know the meta device. Backward has the share that forward had with
+    a graph.
     """
 
     def __init__(self) -> None:
@@ -75,17 +75,14 @@ class Flops(FlopCounterMode):
         self._backward: Counter[str] = Counter()
         self.is_backward = self._is_autocast = False
 
-    def told_of(self, run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        """A method of something with `autocast`, which is in force while it runs."""
-
-        def told(this: Any, *args: Any) -> Tensor:
-            self._is_autocast = this.autocast
-            try:
-                return run(this, *args)
-            finally:
-                self._is_autocast = False
-
-        return told
+    @contextmanager
+    def autocast(self, device_type: str, dtype: torch.dtype | None = None, enabled: bool = True) -> Iterator[None]:
+        """While it lasts, what is multiplied is bfloat16."""
+        before, self._is_autocast = self._is_autocast, enabled
+        try:
+            yield
+        finally:
+            self._is_autocast = before
 
     def _count_flops(self, func_packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
         before = self.get_total_flops()

@@ -11,17 +11,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from fpd_core.conditioning import PromptCondition
-from fpd_core.config import Config
+from fpd_core.config import Config, ConfigError
 from fpd_core.lift import GRID_SIDE
-from fpd_core.teachers.teacher import EXAMPLE_PROMPTS, Teacher
+from fpd_core.teachers.teacher import Teacher
 from fpd_train.batch import Batch
-from fpd_train.config import TrainConfig, parse
-from fpd_train.config_tree import apply, synthetic_overrides
-from fpd_train.data import open_stream
+from fpd_train.config import TrainConfig
 from fpd_train.methods import build_method
 from fpd_train.methods.fpd import FpdConfig
 from fpd_train.methods.interface import BatchCoupled, Method, NetworkSettings, Parts
+from fpd_train.plan.inputs import one_batch, without_files
 from fpd_train.plan.meta import META, Flops, Gathered, valueless
 from fpd_train.plan.zero import FLOAT32, Network
 
@@ -60,16 +58,26 @@ class Outline:
 
 
 def outline(config: TrainConfig, world: int) -> Outline:
-    """Build a method on the meta device and count its last step. Opens no published weights and no data."""
-    config = _without_files(config)
-    batch, parts = _batch(config), Parts(META, world, config.seed, config.steps, _is_half(config), None)
+    """Build a method on the meta device and count its last step. Opens no published weights and no data.
+
+    Raises:
+        ConfigError: the method does something that needs values, not shapes alone.
+    """
+    config = without_files(config)
+    batch, parts = one_batch(config), Parts(META, world, config.seed, config.steps, _is_half(config), None)
     others = Gathered(world)
     with valueless(), others.stand(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that nothing is copied into weights without storage
-        with META:
-            method = build_method(config.method, parts)
-        step = _Step(config, method, batch.to(META))
-        step.run()
+        try:
+            with META:
+                method = build_method(config.method, parts)
+            step = _Step(config, method, batch.to(META))
+            step.run()
+        except RuntimeError as error:  # torch's, about what the meta device cannot do
+            raise ConfigError(
+                f"method {config.method.name!r} cannot be planned: torch's meta device, which knows shapes and no "
+                f"values, refuses a step of it ({str(error).splitlines()[0]})"
+            ) from None
     networks = {name: _network(config, method, name, step.frozen) for name in method.networks}
     teachers = [one for one in _modules(method, set()) if isinstance(one, Teacher)]
     scale = config.engine.accumulation / step.micro_batches
@@ -110,7 +118,7 @@ class _Step:
         step, count = self.config.steps - 1, self.micro_batches
         phases = self.method.phases(step)
         keep = torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor)
-        with patch.object(Teacher, "_run", self.flops.told_of(Teacher._run)), keep, self.flops:
+        with patch.object(torch, "autocast", self.flops.autocast), keep, self.flops:
             for phase in phases:
                 forward = {name: self._counted(name, self.method.networks[name]) for name in phases}
                 drawn = [torch.Generator()] * count
@@ -203,31 +211,3 @@ def _modules(thing: object, seen: set[int]) -> Iterator[nn.Module]:
         inner = []
     for one in inner:
         yield from _modules(one, seen)
-
-
-def _without_files(config: TrainConfig) -> TrainConfig:
-    """The same run with weights that need no file, noise for shards, and no student to start from."""
-    tree = config.model_dump(mode="json")
-    for change in synthetic_overrides(tree)[1:]:  # the first is the teacher's, which a bundled one has not
-        if not change.startswith("method.lift"):
-            apply(tree, change)
-    for section in _sections(tree):
-        if section.get("weights") == "public":
-            section["weights"] = "synthetic"
-    return parse(tree, "plan")
-
-
-def _sections(tree: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(tree, dict):
-        yield tree
-    for one in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
-        yield from _sections(one)
-
-
-def _batch(config: TrainConfig) -> Batch:
-    count = config.micro_batch // getattr(config.method, "drafts_per_condition", 1)
-    if getattr(config.method, "gan", None) is not None:
-        count = config.micro_batch
-    if config.data.name in ("caption_shards", "encoded_captions"):
-        return Batch(PromptCondition(tuple(EXAMPLE_PROMPTS[i % len(EXAMPLE_PROMPTS)] for i in range(count))))
-    return next(open_stream(config.data, batch_size=count, seed=0, rank=0, world=1, start=0))

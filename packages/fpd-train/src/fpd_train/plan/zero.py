@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from fpd_train.engine_config import GRADIENT_BUCKET
+
 FLOAT32, BFLOAT16 = 4, 2
-BUCKET = 500_000_000  # elements of DeepSpeed's gradient bucket, whatever the network's size
 PERSISTENT = 100_000  # parameters of at most so many elements stay whole at stage 3
 REUSE = 1_000_000_000  # elements that stage 3 keeps between forward and backward
 
@@ -39,6 +40,11 @@ class Network:
         """Bytes of a weight."""
         return BFLOAT16 if self.is_half else FLOAT32
 
+    @property
+    def bucket(self) -> int:
+        """Elements of the bucket that holds gradients until they are shared out."""
+        return min(GRADIENT_BUCKET, sum(self.trained))
+
 
 def kept(network: Network, stage: int, world: int) -> dict[str, int]:
     """Bytes on one rank between two steps, by part."""
@@ -62,7 +68,7 @@ def kept(network: Network, stage: int, world: int) -> dict[str, int]:
         "gradients": gradients * FLOAT32,
         "optimizer": int(trained * own) * FLOAT32 * network.moments,
         "EMA": average * FLOAT32 + (network.buffers if network.has_average else 0),
-        "gradient bucket": BUCKET * network.width if stage == 3 else 0,
+        "gradient bucket": network.bucket * network.width if stage == 3 else 0,
     }
     return {name: size for name, size in parts.items() if size}
 
@@ -77,7 +83,7 @@ def passing(network: Network, stage: int, world: int) -> dict[str, int]:
     # Stage 1 stages what it has accumulated, stage 2 the gradients as they come.
     wide = FLOAT32 if stage == 1 else network.width
     gradients = trained * network.width if stage == 1 else ceil(trained / world) * FLOAT32
-    return {"gradients": gradients, "gradient bucket": BUCKET * wide}
+    return {"gradients": gradients, "gradient bucket": network.bucket * wide}
 
 
 def sent(network: Network, stage: int, world: int, *, passes: int, forwards: int) -> dict[tuple[str, str], int]:
