@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from fpd_core.atomic import write_bytes, write_text
-from fpd_train.reproduce.chain import Chain
+from fpd_train.reproduce.chain import Chain, Taken
 from fpd_train.reproduce.declared import Ordering, Table
 
 LEVEL = 0.05
@@ -25,7 +25,7 @@ Curves = Mapping[str, Mapping[int, Sequence[float]]]  # by row and steps, one va
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row took, over its seeds."""
+    """What a row takes."""
 
     updates: int
     rate_factor: float
@@ -35,15 +35,15 @@ class Cost:
     auxiliary: str
 
 
-def cost(chains: Sequence[Chain]) -> Cost:
-    """Mean seconds and highest memory of a row's seeds."""
-    updates = sum(taken.updates for taken in chains[0].taken)
-    training = fmean(sum(t.updates * t.seconds_per_update for t in chain.taken) for chain in chains)
+def cost(chains: Sequence[Chain], fastest: Sequence[Taken]) -> Cost:
+    """The highest memory of a row's seeds; seconds as budgets count them, by the `fastest` run of each stage."""
+    updates = [taken.updates for taken in chains[0].taken]
+    training = sum(count * one.seconds_per_update for count, one in zip(updates, fastest, strict=True))
     return Cost(
-        updates=updates,
+        updates=sum(updates),
         rate_factor=chains[0].rate_factor,
-        seconds=training + fmean(sum(t.pairs_seconds for t in chain.taken) for chain in chains),
-        seconds_per_update=training / updates,
+        seconds=training + sum(one.pairs_seconds for one in fastest),
+        seconds_per_update=training / sum(updates),
         peak_memory=max(taken.peak_memory for chain in chains for taken in chain.taken),
         auxiliary=chains[0].row.auxiliary,
     )

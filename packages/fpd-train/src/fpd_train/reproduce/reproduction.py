@@ -61,11 +61,11 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     rates = {name: one["factor"] for name, one in found.items()}
     updated = _chains(plan, rates, runs, updates=plan.updates)
     work(updated)
-    timed = [one for one in [*searched, *updated] if not one.reason]
-    known = {name: fastest([one for one in timed if one.row_name == name]) for name in rates}
+    known = _fastest_of([*searched, *updated])
     seconds = plan.updates * sum(taken.seconds_per_update for taken in known[plan.first])
     in_time = _chains(plan, rates, runs, seconds=seconds, known=known)
     work(in_time)
+    known = _fastest_of([*searched, *updated, *in_time])
     if until == "training":
         return
     said = f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included"
@@ -86,7 +86,7 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
             f"{plan.search_updates} updates of seed {search.SEED}."
         )
         lacks = [f"{chain.name}: {chain.reason}" for chain in chains if chain.reason]
-        text = write_table(plan.table, budget, said, results, _costs(chains), lacks, plan.out)
+        text = write_table(plan.table, budget, said, results, _costs(chains, known), lacks, plan.out)
         console.print(text, markup=False, soft_wrap=True)
         _record(plan, budget, results)
         if budget == "equal time" and until == "plot":
@@ -104,6 +104,15 @@ def fastest(chains: Sequence[Chain]) -> list[Taken]:
         )
         for stages in zip(*(chain.taken for chain in chains), strict=True)
     ]
+
+
+def _fastest_of(chains: Sequence[Chain]) -> dict[str, list[Taken]]:
+    """Of every row, by its name."""
+    by_row: dict[str, list[Chain]] = {}
+    for chain in chains:
+        if not chain.reason:
+            by_row.setdefault(chain.row_name, []).append(chain)
+    return {name: fastest(found) for name, found in by_row.items()}
 
 
 def _chains(
@@ -132,12 +141,12 @@ def _students(chains: Sequence[Chain]) -> dict[str, list[Path]]:
     return found
 
 
-def _costs(chains: Sequence[Chain]) -> dict[str, Any]:
+def _costs(chains: Sequence[Chain], known: Mapping[str, Sequence[Taken]]) -> dict[str, Any]:
     by_row: dict[str, list[Chain]] = {}
     for chain in chains:
         for added in () if chain.reason else chain.row.students.values():
             by_row.setdefault(f"{chain.row_name}{added}", []).append(chain)
-    return {name: cost(found) for name, found in by_row.items()}
+    return {name: cost(found, known[found[0].row_name]) for name, found in by_row.items()}
 
 
 def _record(plan: Plan, budget: str, results: Mapping[str, Any]) -> None:
