@@ -6,6 +6,7 @@ from statistics import NormalDist
 import pytest
 from scipy import stats
 
+from fpd_eval.commands.arguments import row_pair
 from fpd_eval.metrics.significance import against_fixed, holm, welch
 from fpd_eval.report.cells import cells
 from fpd_eval.report.page import markdown_report, write_report
@@ -173,3 +174,11 @@ def test_mistakes_end_in_one_sentence(run, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_rows_whose_names_hold_commas_make_a_pair():
+    assert row_pair("fpd,dimo") == ("fpd", "dimo")
+    assert row_pair("sdtt, 4 steps,sdtt, 1 step") == ("sdtt, 4 steps", "sdtt, 1 step")
+    assert row_pair("redi round 1,redi round 3, distilled") == ("redi round 1", "redi round 3, distilled")
+    with pytest.raises(ValueError, match="--pair is two rows"):
+        row_pair("sdtt, 4 steps")

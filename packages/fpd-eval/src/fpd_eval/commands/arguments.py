@@ -1,5 +1,6 @@
 """Students, systems and results as `fpd-eval compare` is told them: `NAME=PLACE,PLACE`."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,11 @@ def named_files(argument: str) -> tuple[str, list[Path]]:
 
 
 def row_pair(argument: str) -> tuple[str, str]:
-    """`ROW,ROW`. Raises ValueError: it is not."""
-    first, separator, second = argument.partition(",")
-    if not (separator and first and second):
+    """`ROW,ROW`; a comma with a space behind it belongs to a name. Raises ValueError: it is not that."""
+    rows = re.split(r",(?! )", argument)
+    if len(rows) != 2 or not all(rows):
         raise ValueError(f"--pair is two rows, as in: --pair fpd,dimo; got {argument!r}")
-    return first, second
+    return rows[0], rows[1]
 
 
 def _named(argument: str) -> tuple[str | None, list[Path]]:
