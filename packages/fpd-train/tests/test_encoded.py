@@ -13,7 +13,7 @@ from fpd_core.conditioning import EncodedCaptions, TextCondition
 from fpd_core.teachers import load_teacher
 from fpd_core.teachers.text_conditional import CaptionCache
 from fpd_train.cli import app
-from fpd_train.data.bad_samples import BadSample, Tally
+from fpd_train.data.bad_samples import BadSample
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.encoded_shards import EncodedCaptionShards, EncodedImageShards, batch_of, packed, unpacked
 from fpd_train.data.image_shards import CaptionedImageShards
@@ -42,9 +42,13 @@ def shards(tmp_path):
     return folder
 
 
+def writing(source, teacher, out):
+    return write_encoded(source, teacher, out, *source.indexed())
+
+
 def encoded(source, teacher, out):
-    tally = Tally(source.folder, source.max_bad_share)
-    assert sum(captions for _, captions in write_encoded(source, teacher, out, tally))
+    entries, tally = source.indexed()
+    assert sum(done for done, is_new in write_encoded(source, teacher, out, entries, tally) if is_new)
     return tally
 
 
@@ -85,22 +89,22 @@ def test_images_come_along_as_they_are(shards, teacher, tmp_path):
 
 
 def test_a_killed_command_goes_on_with_the_shard_it_lacks(shards, teacher, tmp_path):
-    source, tally = CaptionShards(folder=shards), Tally("", 0.1)
+    source = CaptionShards(folder=shards)
     encoded(source, teacher, tmp_path / "straight")
-    killed = write_encoded(source, teacher, tmp_path / "killed", tally)
-    for _ in range(8 + 1 + 3):  # the first shard and three captions of the second
+    killed = writing(source, teacher, tmp_path / "killed")
+    for _ in range(8 + 3):  # the first shard and three captions of the second
         next(killed)
     killed.close()
     with pytest.raises(DataError, match=r"sizes\.json does not exist: `fpd-train encode` has not finished"):
         batches(EncodedCaptionShards(folder=tmp_path / "killed"), 1)
     first = (tmp_path / "killed" / "shard-00000.tar").stat()
-    assert sum(count for _, count in write_encoded(source, teacher, tmp_path / "killed", tally)) == 16
+    assert list(writing(source, teacher, tmp_path / "killed")) == [(8, False), *[(1, True)] * 16]
     assert (tmp_path / "killed" / "shard-00000.tar").stat() == first
     pair = (EncodedCaptionShards(folder=tmp_path / name) for name in ("straight", "killed"))
     for one, two in zip(*(batches(source, 5) for source in pair), strict=True):
         assert equal(one.condition.features, two.condition.features)
     with pytest.raises(DataError, match=r"holds features of other settings \(data\)"):
-        next(write_encoded(CaptionShards(folder=shards, captions="parquet"), teacher, tmp_path / "killed", tally))
+        next(writing(CaptionShards(folder=shards, captions="parquet"), teacher, tmp_path / "killed"))
 
 
 def test_features_of_another_tower_are_refused(shards, teacher, tmp_path):
@@ -114,7 +118,7 @@ def test_features_of_another_tower_are_refused(shards, teacher, tmp_path):
     with pytest.raises(ValueError, match=r"text features are of the tower .*; write them anew with `fpd-train encode`"):
         other.condition(found)
     with pytest.raises(DataError, match=r"features of other settings \(tower\)"):
-        next(write_encoded(CaptionShards(folder=shards), other, tmp_path / "encoded", Tally("", 0.1)))
+        next(writing(CaptionShards(folder=shards), other, tmp_path / "encoded"))
 
 
 def test_a_caption_that_cannot_be_read_is_left_out_and_counted(teacher, tmp_path):
@@ -200,7 +204,11 @@ def test_a_run_on_features_ends_in_the_weights_of_a_run_on_captions(launch, shar
         ),
         ({"data.folder": "absent"}, "absent"),
         ({"data.folder": "pipe:cat a.tar", "data.allow": ["pipe"]}, "is read from end to end"),
-        ({"method.teacher": {"name": "fashion"}}, "the teacher 'fashion' reads no captions"),
+        (
+            {"method.teacher": {"name": "fashion"}},
+            "a teacher that reads captions, and method 'fpd' has none",
+        ),
+        ({"method": {"name": "classifier"}}, "a teacher that reads captions, and method 'classifier' has none"),
     ],
 )
 def test_what_cannot_be_encoded_is_refused_in_a_sentence(config, shards, tmp_path, changes, message):

@@ -25,34 +25,36 @@ def encode_command(
 
     from fpd_core.devices import require_device
     from fpd_core.teachers import load_teacher
-    from fpd_core.teachers.text_conditional import TextConditionalTeacher
+    from fpd_core.teachers.text_conditional import TextConditionalTeacher, TextTeacherConfig
     from fpd_core.track import bars
     from fpd_train.config import load_config
     from fpd_train.config_tree import read_tree, synthetic_overrides
-    from fpd_train.data.bad_samples import Tally
     from fpd_train.data.caption_shards import CaptionShards
     from fpd_train.data.image_shards import CaptionedImageShards
-    from fpd_train.data.write_encoded import write_encoded
+    from fpd_train.data.write_encoded import require_positions, write_encoded
     from fpd_train.preflight import require_ready
 
     synthetic = synthetic_overrides(read_tree(config, set_)) if synthetic_weights else []
     run = load_config(config, [*set_, *(one for one in synthetic if not one.startswith("data="))])
     if not isinstance(run.data, CaptionShards | CaptionedImageShards):
         raise ValueError(f"encode reads caption_shards or captioned_image_shards, and data.name is {run.data.name!r}")
+    section = getattr(run.method, "teacher", None)
+    if not isinstance(section, TextTeacherConfig):
+        raise ValueError(f"encode needs a teacher that reads captions, and method {run.method.name!r} has none")
+    require_positions(run.data)
     require_device(run.device)
     require_ready(run)
-    teacher = load_teacher(run.method.teacher)
-    if not isinstance(teacher, TextConditionalTeacher):
-        raise ValueError(f"the teacher {run.method.teacher.name!r} reads no captions")
+    entries, tally = run.data.indexed()
+    teacher = load_teacher(section)
+    assert isinstance(teacher, TextConditionalTeacher)
     cuda = run.device == "cuda" or (run.device == "auto" and torch.cuda.is_available())
     teacher.to("cuda" if cuda else "cpu")
-    tally, shards = Tally(run.data.folder, run.data.max_bad_share), len(run.data.shards())
     written = 0
-    with bars(Console(stderr=True))("encoding shards", shards) as advance:
-        for done, captions in write_encoded(run.data, teacher, out, tally):
-            written += captions
+    with bars(Console(stderr=True))("encoding captions", sum(entry.count for entry in entries)) as advance:
+        for done, is_new in write_encoded(run.data, teacher, out, entries, tally):
+            written += done if is_new else 0
             advance(done)
     for line in tally.report():
         print(line)
     size = sum(path.stat().st_size for path in out.glob("*.tar"))
-    print(f"{out}: {written} captions encoded, {shards} shards, {size / 1e9:.3g} GB")
+    print(f"{out}: {written} captions encoded, {len(entries)} shards, {size / 1e9:.3g} GB")

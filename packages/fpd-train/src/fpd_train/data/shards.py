@@ -17,7 +17,7 @@ from fpd_train.data.lanes import LaneStream, is_sequential
 from fpd_train.data.order import Order
 from fpd_train.data.places import Place, Scheme, check_schemes, find_shards, is_local, parts, scheme_of
 from fpd_train.data.reader import IndexedStream, Reading
-from fpd_train.data.shard_index import Plan, default_folder
+from fpd_train.data.shard_index import Entry, Plan, default_folder
 from fpd_train.errors import DataError
 
 # Settings of a source that change no sample and no order.
@@ -112,7 +112,7 @@ class Shards(Config, ABC):
 
         Collective where a process group of `world` ranks exists: each walks its share of shards without an index.
         """
-        places, local = self.shards(), is_local(self.folder)
+        local = is_local(self.folder)
         reading = Reading(
             batch_size=batch_size,
             rank=rank,
@@ -123,15 +123,31 @@ class Shards(Config, ABC):
             coalesce=self.coalesce_bytes,
             scattered=self.run_length == 1,
         )
-        tally = Tally(self.folder, self.max_bad_share)
-        plan = Plan(self.members, self.filters, self.from_parquet, self.retries, self.index_folder or default_folder())
         if is_sequential(self.folder, self.allow):
-            return LaneStream(self, places, plan, reading, tally, seed=seed, position=position, lanes=self.lanes)
-        entries = index_all(places, plan, rank=rank, world=world, threads=1 if local else 8)
-        for entry in entries:
-            tally.walked(entry.count, entry.bad, entry.filtered, entry.example)
-        tally.check_walk()
+            tally = Tally(self.folder, self.max_bad_share)
+            return LaneStream(
+                self, self.shards(), self._plan(), reading, tally, seed=seed, position=position, lanes=self.lanes
+            )
+        entries, tally = self.indexed(rank=rank, world=world)
         order = Order([entry.count for entry in entries], seed, self.shuffle_shards, self.run_length)
         if order.total < batch_size * world:
             raise DataError(f"{self.folder} holds {order.total} samples, one global batch needs {batch_size * world}")
         return IndexedStream(self, entries, order, reading, tally, position=position)
+
+    def indexed(self, *, rank: int = 0, world: int = 1) -> tuple[list[Entry], Tally]:
+        """The shards, walked where they have no index yet, and what was bad in them; collective as `stream`.
+
+        Raises:
+            DataError: a shard cannot be read, or too much of them is bad.
+        """
+        threads = 1 if is_local(self.folder) else 8
+        entries = index_all(self.shards(), self._plan(), rank=rank, world=world, threads=threads)
+        tally = Tally(self.folder, self.max_bad_share)
+        for entry in entries:
+            tally.walked(entry.count, entry.bad, entry.filtered, entry.example)
+        tally.check_walk()
+        return entries, tally
+
+    def _plan(self) -> Plan:
+        folder = self.index_folder or default_folder()
+        return Plan(self.members, self.filters, self.from_parquet, self.retries, folder)

@@ -3,8 +3,7 @@
 So a run on the features sees, at every position, the caption that a run on the captions sees there.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from fpd_core import atomic
 from fpd_core.teachers.text_conditional import TextConditionalTeacher
 from fpd_core.untrusted import shown
 from fpd_core.untrusted.tar_index import name_before
-from fpd_train.data.bad_samples import LOG, BadSample, Tally
+from fpd_train.data.bad_samples import BadSample, Tally
 from fpd_train.data.caption_shards import CaptionShards, decoded_caption
 from fpd_train.data.encoded_shards import MEMBER, SETTINGS, packed
 from fpd_train.data.grouping import split
@@ -23,7 +22,8 @@ from fpd_train.data.image_shards import CaptionedImageShards
 from fpd_train.data.lanes import is_sequential
 from fpd_train.data.places import Place
 from fpd_train.data.resumable import begin, finish
-from fpd_train.data.shard_walk import Captions, Walk, walk_parquet, walk_tar
+from fpd_train.data.shard_index import Entry, positions
+from fpd_train.data.shard_walk import walk_tar
 from fpd_train.data.shards import OPERATIONAL
 from fpd_train.data.storage import Stored, retried, stored
 from fpd_train.errors import DataError
@@ -33,72 +33,66 @@ _TOGETHER = 64  # samples in one request
 _LEFT = ("shuffle_shards", "run_length", "max_bad_share", "lanes", *OPERATIONAL)  # settings that choose no sample
 
 
+def require_positions(source: Source) -> None:
+    """Raises DataError: the source is read from end to end, so that its samples have no places."""
+    if is_sequential(source.folder, source.allow):
+        raise DataError(f"{source.folder} is read from end to end; `fpd-train encode` reads shards by position")
+
+
 def write_encoded(
-    source: Source, teacher: TextConditionalTeacher, folder: Path, tally: Tally
-) -> Iterator[tuple[int, int]]:
+    source: Source, teacher: TextConditionalTeacher, folder: Path, entries: Sequence[Entry], tally: Tally
+) -> Iterator[tuple[int, bool]]:
     """Write the shards that are missing, then `sizes.json`, without which the folder cannot be read.
 
     Captions are read one by one, since kernels may round a caption differently in other company.
 
+    Args:
+        entries, tally: `source.indexed()`.
+
     Yields:
-        (shards that became whole, captions encoded) since the last yield.
+        (samples done, whether they were encoded now): of a shard that was there all at once, else one by one.
 
     Raises:
-        DataError: a shard cannot be read by position, too much is bad, or the folder holds something else.
+        DataError: a shard cannot be read, too much is bad, or the folder holds something else.
     """
-    if is_sequential(source.folder, source.allow):
-        raise DataError(f"{source.folder} is read from end to end; `fpd-train encode` reads shards by position")
     chosen = source.model_dump(mode="json", exclude=set(_LEFT))
     begin(folder, SETTINGS, {"tower": teacher.tower, "data": chosen}, "features")
     sizes: dict[str, int] = {}
-    for number, place in enumerate(source.shards()):
+    for number, entry in enumerate(entries):
         path = folder / f"shard-{number:05d}.tar"
-        if not path.exists():
-            for _ in _write(source, teacher, place, path, tally):
-                yield 0, 1
-        yield 1, 0
+        if path.exists():
+            yield entry.count, False
+        else:
+            for _ in _write(source, teacher, entry, path, tally):
+                yield 1, True
         sizes[path.name] = len(walk_tar(Place(str(path)), ((MEMBER,),), ()).offsets)
     finish(folder, sizes)
 
 
-def _write(source: Source, teacher: TextConditionalTeacher, place: Place, path: Path, tally: Tally) -> Iterator[None]:
+def _write(source: Source, teacher: TextConditionalTeacher, entry: Entry, path: Path, tally: Tally) -> Iterator[None]:
     """One shard; yields after each caption."""
-    walk = retried(lambda: _walk(source, place), source.retries, place.url)
-    for bad in walk.bad:
-        LOG.warning("%s", bad.sentence(place.url))
-    example = walk.bad[0].sentence(place.url) if walk.bad else ""
-    tally.walked(len(walk.offsets), Counter(bad.kind for bad in walk.bad), walk.filtered, example)
-    tally.check_walk()
     with atomic.replacing(path) as partial, partial.open("wb") as file, wds.TarWriter(file) as writer:
-        for row, members in enumerate(_members(source, place, walk)):
+        for row, members in enumerate(_members(source, entry)):
             tally.read(1)
             try:
                 caption = decoded_caption(members["txt"])
             except BadSample as error:
-                tally.failed((place.url, row), error.kind, f"sample {row} of {shown(place.url)} {error}")
+                where = shown(entry.place.url)
+                tally.failed((entry.place.url, row), error.kind, f"sample {row} of {where} {error}")
                 continue
             features = packed(teacher.encode([caption]), teacher.tower)
             writer.write({"__key__": f"{row:08d}", **members, MEMBER: features})
             yield
 
 
-def _walk(source: Source, place: Place) -> Walk:
-    if source.from_parquet:
-        return walk_parquet(place, source.filters)
-    return walk_tar(place, source.members, source.filters)
-
-
-def _members(source: Source, place: Place, walk: Walk) -> Iterator[dict[str, Any]]:
+def _members(source: Source, entry: Entry) -> Iterator[dict[str, Any]]:
     """Of each good sample, by their endings."""
-    rows = zip(walk.offsets, walk.sizes, strict=True)
-    if isinstance(walk, Captions):
-        for (offset,), (size,) in rows:
-            yield {"txt": walk.content[offset : offset + size]}
-        return
-    file = stored(place.url, scattered=False)
+    url = str(entry.path) if source.from_parquet else entry.place.url
+    found, file = positions(entry, len(source.members)), stored(url, scattered=False)
+    rows = zip(found.offsets.tolist(), found.sizes.tolist(), strict=True)
     while some := list(islice(rows, _TOGETHER)):
         starts, lengths = ([value for row in some for value in row[part]] for part in (0, 1))
-        pieces = iter(retried(lambda s=starts, n=lengths: _ranges(file, s, n, source), source.retries, place.url))  # type: ignore[misc]
+        pieces = iter(retried(lambda s=starts, n=lengths: _ranges(file, s, n, source), source.retries, url))  # type: ignore[misc]
         for offsets, _ in some:
             names = [_ending(file, offset, group) for offset, group in zip(offsets, source.members, strict=True)]
             yield {name: next(pieces) for name in names}

@@ -68,9 +68,11 @@ def reproduce(plan: Plan, work: Work, processes: Processes, console: Console, un
     known = _fastest_of([*searched, *updated, *in_time])
     if until == "training":
         return
-    said = f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included"
     budgets = {
-        "equal time": (said, in_time),
+        "equal time": (
+            f"Every row trains for {seconds:.0f} s of one process on {plan.device}, pairs included",
+            in_time,
+        ),
         "equal updates": (f"Every row makes {plan.updates} updates", updated),
     }
     measuring = Measuring(plan.out, plan.num_images, processes, plan.jobs)
