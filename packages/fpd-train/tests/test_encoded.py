@@ -220,3 +220,15 @@ def test_what_cannot_be_encoded_is_refused_in_a_sentence(config, shards, tmp_pat
     result = CliRunner().invoke(app, ["encode", "--config", str(path), "--out", str(tmp_path / "out"), *given])
     assert result.exit_code != 0
     assert message in str(result.exception)
+
+
+def test_missing_weights_are_those_of_the_teacher_alone(config, shards, tmp_path):
+    tree = config | {"data": {"name": "caption_shards", "folder": str(shards)}}
+    places = {name: str(tmp_path / f"{name}.safetensors") for name in ("transformer", "tokenizer", "text_encoder")}
+    lift = {"backbone": {"name": "dinov3", "path": str(tmp_path / "dinov3.safetensors")}}
+    tree["method"] = {"name": "fpd", "teacher": {"name": "maskgen", **places}, "lift": lift}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(tree))
+    result = CliRunner().invoke(app, ["encode", "--config", str(path), "--out", str(tmp_path / "out")])
+    assert all(place in str(result.exception) for place in places.values())
+    assert "dinov3" not in str(result.exception)

@@ -27,12 +27,12 @@ def encode_command(
     from fpd_core.teachers import load_teacher
     from fpd_core.teachers.text_conditional import TextConditionalTeacher, TextTeacherConfig
     from fpd_core.track import bars
+    from fpd_core.weights import require
     from fpd_train.config import load_config
     from fpd_train.config_tree import read_tree, synthetic_overrides
     from fpd_train.data.caption_shards import CaptionShards
     from fpd_train.data.image_shards import CaptionedImageShards
     from fpd_train.data.write_encoded import require_positions, write_encoded
-    from fpd_train.preflight import require_ready
 
     synthetic = synthetic_overrides(read_tree(config, set_)) if synthetic_weights else []
     run = load_config(config, [*set_, *(one for one in synthetic if not one.startswith("data="))])
@@ -43,7 +43,7 @@ def encode_command(
         raise ValueError(f"encode needs a teacher that reads captions, and method {run.method.name!r} has none")
     require_positions(run.data)
     require_device(run.device)
-    require_ready(run)
+    require(section.required_files())
     entries, tally = run.data.indexed()
     teacher = load_teacher(section)
     assert isinstance(teacher, TextConditionalTeacher)
