@@ -6,6 +6,8 @@ import logging
 import shutil
 import tarfile
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import torch
 from shard_writing import img2dataset_folder, jpeg, members, record, write_tar
 
 from fpd_core.config import ConfigError
-from fpd_train.data import open_stream
+from fpd_train.data import local, open_stream
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.filters import Filter
 from fpd_train.data.image_shards import ImageShards
@@ -228,6 +230,23 @@ def test_a_corrupt_image_is_replaced_by_a_good_one(tmp_path):
     batch = next(stream)
     assert batch.condition.labels.tolist() == [0] * 30
     assert list(stream.tally.seen.values()) == ["undecodable image"]
+
+
+def test_threads_that_come_at_once_read_one_open_file(tmp_path, monkeypatch):
+    """A second one would take the first one's place, whose descriptor is closed under its reader."""
+    path, opened, real = tmp_path / "a", [], local.open_regular
+    path.write_bytes(bytes(range(8)))
+
+    def slow(*given, **options):
+        opened.append(real(*given, **options))
+        time.sleep(0.05)
+        return opened[-1]
+
+    monkeypatch.setattr(local, "open_regular", slow)
+    file = local.Local(str(path))
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda at: file.ranges([at], [1])[0], range(8))) == [bytes([at]) for at in range(8)]
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(("share", "stops"), [(0.05, True), (0.07, False)])

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ class Local:
         self._path = Path(path)
         self._file: Any = None
         self._scattered = scattered
+        self._opening = threading.Lock()
 
     def stamp(self) -> tuple[int, str]:
         found = os.stat(self._path)
@@ -39,10 +41,12 @@ class Local:
 
     def _descriptor(self) -> int:
         """Closed by the garbage collector alone: another thread may be reading when it is no longer wanted."""
-        if self._file is None:
-            self._file = open_regular(self._path, error=DataError).detach()
-            if self._scattered:  # else the kernel reads 128 kB around every caption
-                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        with self._opening:  # of two files opened at once, one would be closed under its reader
+            if self._file is None:
+                file = open_regular(self._path, error=DataError).detach()
+                if self._scattered:  # else the kernel reads 128 kB around every caption
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+                self._file = file
         descriptor: int = self._file.fileno()
         return descriptor
 
