@@ -18,6 +18,7 @@ _OWN: dict[str, type[SystemKind] | str] = {
     "folder": "fpd_eval.systems.folder:FolderKind",
     "diffusers": "fpd_eval.systems.diffusion:DiffusersKind",
     "drawn": "fpd_eval.systems.drawn:DrawnKind",
+    "fixed_point": "fpd_eval.systems.fixed_point:FixedPointKind",
 }
 SYSTEMS = Registry("fpd.systems", "kind of system", _OWN, one_of(SystemKind, subclass=True, key="kind"))
 

@@ -1,0 +1,85 @@
+"""Where distillation by refinement would end: the teacher's own refinement, applied again and again (FPD, eq. 3).
+
+No student is in it, so it tells before a training what π, g and passes can reach for this teacher.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fpd_core.conditioning import Condition
+from fpd_core.config import Size, Steps, Temperature
+from fpd_core.guidance import RefinementGuidance
+from fpd_core.hashing import hash_tensors
+from fpd_core.refine import RemaskConfig, refine
+from fpd_core.sampling import network_evaluations, sample
+from fpd_core.teachers import Teacher
+from fpd_eval.runtime.cache import hash_json
+from fpd_eval.systems.kind import SystemKind, open_teacher, teacher_files
+from fpd_eval.systems.system import GeneratingSystem, Role, System
+
+
+class FixedPointKind(SystemKind):
+    """Samples of the teacher, refined until only the refinement's own law is left."""
+
+    kind: Literal["fixed_point"] = "fixed_point"
+    teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
+    start_steps: Steps = Field(8, description="Forward passes of the sampler that draws the start.")
+    refinements: Size = Field(16, description="How often the samples are refined, each time at an r of their own.")
+    remask: RemaskConfig = Field(RemaskConfig(), description="π and passes, as in `method.objective.remask`.")
+    guidance_scale: RefinementGuidance | None = Field(None, description="As `method.objective.guidance_scale`.")
+    temperature: Temperature | None = Field(None, description="As `method.objective.temperature`.")
+
+    def load(self, device: torch.device) -> System:
+        return FixedPointSystem(self, open_teacher(self.teacher, device))
+
+    def checkpoints(self) -> list[Path]:
+        return teacher_files(self.teacher)
+
+
+class FixedPointSystem(GeneratingSystem):
+    """The start and `refinements` of it.
+
+    Raises:
+        ValueError: more start steps, or more passes, than the teacher has tokens to reveal.
+    """
+
+    role: Role = "baseline"
+
+    def __init__(self, config: FixedPointKind, teacher: Teacher) -> None:
+        if config.start_steps > teacher.seq_len:
+            raise ValueError(f"start_steps must be at most {teacher.seq_len}, the teacher's tokens")
+        config.remask.check_passes(teacher.seq_len)
+        self.name, self.num_classes, self._config, self._teacher = config.name, teacher.num_classes, config, teacher
+        again = config.refinements * config.remask.passes
+        start = network_evaluations(config.start_steps, teacher.sampler_options(teacher.default_sampler, {}))
+        self.steps = config.start_steps + again
+        guidance, _ = teacher.refinement(torch.ones(1), config.guidance_scale, config.temperature)
+        self.network_evaluations = start + again * (2 if isinstance(guidance, Tensor) or guidance != 1 else 1)
+        self.settings = config.model_dump(mode="json", exclude={"kind", "name", "note", "published_as", "teacher"})
+        self.fingerprint = hash_json(["fixed point", hash_tensors(teacher.state_dict()), self.settings])
+
+    @torch.no_grad()
+    def images(self, condition: Condition, *, seed: int) -> Tensor:
+        teacher, config = self._teacher, self._config
+        generator = torch.Generator(teacher.device).manual_seed(seed)
+        condition = teacher.condition(condition).to(teacher.device)
+        tokens = sample(teacher, condition, config.start_steps, generator=generator)
+        for _ in range(config.refinements):
+            ratio = config.remask.draw(len(tokens), teacher.device, generator, progress=1.0)
+            guidance_scale, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
+            tokens = refine(
+                teacher,
+                tokens,
+                condition,
+                ratio,
+                guidance_scale=guidance_scale,
+                temperature=temperature,
+                passes=config.remask.passes,
+                order=config.remask.order,
+                generator=generator,
+            ).tokens
+        return teacher.decode(teacher.codebook[tokens], condition)
