@@ -155,7 +155,7 @@ def write_steps_plot(curves: Curves, metric: str, path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     for place, (row, found) in enumerate(curves.items()):
         steps = sorted(found)
@@ -168,10 +168,12 @@ def write_steps_plot(curves: Curves, metric: str, path: Path) -> None:
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(sorted({n for found in curves.values() for n in found}), minor=False)
-    axes.xaxis.set_major_formatter("{x:g}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("forward passes of the generator")
     axes.set_ylabel(f"{COLUMNS[metric][0]} (lower is better)")
-    axes.legend(fontsize=8, ncols=2)
+    figure.legend(fontsize=8, loc="outside right upper")  # in the axes it would hide lines
     axes.grid(alpha=0.25)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
