@@ -194,9 +194,13 @@ def test_every_ordering_names_rows_or_teachers():
 
 def test_the_papers_tables_start_from_the_papers_settings():
     declared = read_declared()
-    for table, config in (("table3", "paper/fashion"), ("table4", "paper/fashion"), ("recipe", "fashion")):
-        assert declared.start("fashion", table).config == Path(f"configs/{config}.json")
-        assert declared.start("scenes", table).config == Path("configs/scenes.json")
+    for table, fashion, scenes in (
+        ("table3", "paper/fashion", "scenes-base"),
+        ("table4", "paper/fashion", "scenes-base"),
+        ("recipe", "fashion", "scenes"),
+    ):
+        assert declared.start("fashion", table).config == Path(f"configs/{fashion}.json")
+        assert declared.start("scenes", table).config == Path(f"configs/{scenes}.json")
 
 
 def test_a_run_is_found_by_its_settings_not_by_its_cadences(tmp_path, monkeypatch):
