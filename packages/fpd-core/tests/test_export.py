@@ -16,8 +16,8 @@ from fpd_core.export.onnx_file import save_onnx
 from fpd_core.export.outline import outline
 from fpd_core.export.program import save_program
 from fpd_core.generator import GenerationConfig, Generator, load_generator
-from fpd_core.networks.maskgit import MaskGitConfig
-from fpd_core.networks.maskgit_family import maskgit_network
+from fpd_core.networks.extra_inputs import network_reading
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
 
@@ -91,7 +91,7 @@ def test_what_is_no_single_graph_is_refused(teacher, how):
 def test_a_network_that_draws_for_itself_is_refused(teacher):
     sizes = MaskGitConfig(codebook_size=12, num_classes=3, seq_len=64, width=24, depth=1, num_heads=2, mlp_width=32)
     with pytest.raises(ConfigError, match="Gaussian noise"):
-        one_step(teacher.with_network(maskgit_network(sizes, "latent")))
+        one_step(teacher.with_network(network_reading(MaskGit, sizes, "latent")))
 
 
 def session(path):

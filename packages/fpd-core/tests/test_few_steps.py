@@ -10,8 +10,8 @@ from fpd_core.config import ConfigError
 from fpd_core.few_steps import ancestral, by_confidence, refill
 from fpd_core.generator import GenerationConfig, Generator, save_generator
 from fpd_core.masking import initial_tokens
-from fpd_core.networks.maskgit_family import extended
-from fpd_core.networks.noise_maskgit import pyramid
+from fpd_core.networks.extra_inputs import extended
+from fpd_core.networks.noise_input import pyramid
 from fpd_core.schedules import reveal_plan
 from fpd_core.ste import sample_tokens
 

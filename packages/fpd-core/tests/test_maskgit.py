@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fpd_core.networks.latent_maskgit import LatentMaskGit
+from fpd_core.networks.extra_inputs import LatentMaskGit, NoiseMaskGit
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
-from fpd_core.networks.noise_maskgit import NoiseMaskGit
 
 KEYS_OUTSIDE_BLOCKS = {
     *("pos_emb", "bias", "tok_emb.weight"),

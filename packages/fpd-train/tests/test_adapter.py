@@ -7,7 +7,7 @@ from torch import nn
 
 from fpd_core import load_generator
 from fpd_core.config import ConfigError
-from fpd_core.networks.latent_maskgit import LatentMaskGit
+from fpd_core.networks.extra_inputs import LatentMaskGit
 from fpd_core.networks.maskgen import MaskGen, MaskGenConfig
 from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.meissonic import Meissonic, MeissonicConfig

@@ -267,10 +267,15 @@ def test_redi0_learns_real_tokens_from_sources_of_masks_and_codes(teacher_folder
         one_step(build(teacher_folder, name="redi", stage="pairs"), "student")
 
 
-def test_labels_are_dropped_of_class_conditional_teachers_alone():
-    words = TextCondition(torch.zeros(2, 3, 4), torch.zeros(2, 4), torch.zeros(2, 3, 4))
-    with pytest.raises(ValueError, match="drops class labels, and the teacher has none"):
-        dropped(words, words, 0.5, torch.Generator())
+def test_captions_are_dropped_as_labels_are():
+    """Whole conditions, all fields of a caption together, and as many as the share says."""
+    given = TextCondition(torch.ones(4000, 3, 4), torch.ones(4000, 4), torch.ones(4000, 3, 5))
+    null = TextCondition(*(torch.zeros_like(value) for value in (given.tokens, given.pooled, given.decoder)))
+    found = dropped(given, null, 0.3, torch.Generator().manual_seed(0))
+    kept = found.pooled[:, 0]
+    assert kept.mean().item() == pytest.approx(0.7, abs=0.03)
+    for value in (found.tokens, found.pooled, found.decoder):
+        assert torch.equal(value, kept.view(-1, *[1] * (value.ndim - 1)).expand_as(value))
 
 
 def test_redi_starts_from_the_stage_before(teacher_folder, tmp_path):

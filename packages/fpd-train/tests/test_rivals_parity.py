@@ -18,8 +18,10 @@ import torch
 from torch import nn
 
 from fpd_core.guidance import GuidanceRamp, guided
-from fpd_core.networks.latent_maskgit import LatentMaskGit, sinusoids
-from fpd_core.networks.maskgit import MaskGit, MaskGitConfig, noised
+from fpd_core.networks.extra_inputs import LatentMaskGit
+from fpd_core.networks.latent_input import sinusoids
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.token_transformer import noised
 from fpd_core.rivals import di4c, dimo, dmmd, redi, sdtt
 from fpd_core.schedules import mask_ratio, reveal_plan
 from fpd_train.ema import EmaConfig, decay_at

@@ -124,3 +124,33 @@ def identity(condition: Condition) -> Tensor:
         case TextCondition():
             return condition.pooled.flatten(1).double()
     raise ValueError(f"a {type(condition).__name__} does not say which of its conditions are equal")
+
+
+def network_input(condition: Condition) -> Tensor:
+    """What the transformers of `fpd_core.networks.token_transformer` read of a condition: labels [B] or text features
+    [B, T, D].
+
+    Raises:
+        ValueError: captions that no encoder has read.
+    """
+    match condition:
+        case ClassCondition():
+            return condition.labels
+        case TextCondition():
+            return condition.tokens
+    raise ValueError(f"no network reads a {type(condition).__name__}")
+
+
+def replaced(condition: Condition, is_replaced: Tensor, other: Condition) -> Condition:
+    """Rows of `other` where `is_replaced` [B], else those of `condition`, which is of the same kind.
+
+    Raises:
+        ValueError: captions that no encoder has read.
+    """
+    if not isinstance(condition, _Tensors):
+        raise ValueError(f"rows of a {type(condition).__name__} cannot be replaced")
+    rows = {
+        name: torch.where(is_replaced.view(-1, *[1] * (value.ndim - 1)), vars(other)[name], value)
+        for name, value in vars(condition).items()
+    }
+    return type(condition)(**rows)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size
 from fpd_core.draws import normal
-from fpd_core.networks.maskgit import noised
+from fpd_core.networks.token_transformer import noised
 
 EPS = 1e-5
 

@@ -5,16 +5,14 @@ the L image tokens followed by one class token; the output head is tied to the e
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Classes, Codes, Config, Depth, Share, Size, check_heads
-from fpd_core.draws import normal
-
-ExtraInput = Literal["none", "latent", "noise"]
+from fpd_core.networks.token_transformer import TokenTransformer
 
 
 class MaskGitConfig(Config):
@@ -108,24 +106,14 @@ class _Blocks(nn.Module):
         return x
 
 
-def noised(embeddings: Tensor, noise: Tensor, sigma: float) -> Tensor:
-    """sqrt(1-σ²) e + σ ε: Gaussian `noise` of σ in [0, 1) that keeps the variance of unit embeddings."""
-    mixed: Tensor = (1 - sigma**2) ** 0.5 * embeddings + sigma * noise
-    return mixed
+class MaskGit(TokenTransformer):
+    """Tokens [B, L] and class labels [B] int64 in [0, num_classes], the dropped class among them -> logits
+    [B, L, K + 1]; the last column scores the mask id."""
 
-
-class MaskGit(nn.Module):
-    """Tokens and classes -> logits over the codes and the mask token.
-
-    Attributes:
-        extra_input: what a forward pass reads beside those; `maskgit_family` has networks that read more.
-    """
-
-    extra_input: ClassVar[ExtraInput] = "none"
+    config: MaskGitConfig
 
     def __init__(self, config: MaskGitConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width, length = config.width, config.seq_len
         vocabulary = config.codebook_size + 1 + config.num_classes + 1
         self.tok_emb = nn.Embedding(vocabulary, width)
@@ -151,59 +139,27 @@ class MaskGit(nn.Module):
         for weight in (self.tok_emb.weight, self.pos_emb):
             nn.init.trunc_normal_(weight, std=0.02)
 
-    def forward(
-        self, tokens: Tensor, labels: Tensor, embedding_noise: float = 0.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Logits at every image position.
+    @property
+    def appended_width(self) -> int:
+        return self.config.width
 
-        Args:
-            tokens: [B, L] int64 in [0, K]; K is the mask id.
-            labels: [B] int64 in [0, num_classes]; num_classes is the dropped class.
-            embedding_noise: σ in [0, 1); token embeddings become sqrt(1-σ²) e + σ ε (Di[M]O's option).
-
-        Returns:
-            [B, L, K + 1]; the last column scores the mask id.
-        """
-        return self.scores(self.embedded(tokens, embedding_noise, generator), labels)
-
-    def embedded(self, tokens: Tensor, noise: float = 0.0, generator: torch.Generator | None = None) -> Tensor:
-        """Token embeddings [B, L, width], with Gaussian noise of σ = `noise`."""
-        image: Tensor = self.tok_emb(tokens)
-        if noise > 0:
-            image = noised(image, normal(image, generator), noise)
-        return image
-
-    def scores(self, embeddings: Tensor, labels: Tensor, appended: Tensor | None = None) -> Tensor:
-        """Logits [B, L, K + 1] from token embeddings, which need not be those of codes.
-
-        Args:
-            embeddings: [B, L, width].
-            appended: [B, A, width], further tokens behind the class, without a position; their outputs are dropped.
-        """
+    def scores(self, embeddings: Tensor, condition: Tensor, appended: Tensor | None = None) -> Tensor:
+        """See `TokenTransformer`; what is appended stands behind the class, without a position, its outputs dropped."""
         codes, length = self.config.codebook_size, embeddings.shape[1]
-        x = self._sequence(embeddings, labels)
+        x = self._sequence(embeddings, condition)
         if appended is not None:
             x = torch.cat([x, appended], dim=1)
         x = self.last_layer(self.transformer(self.first_layer(x)))[:, :length]
         logits: Tensor = x @ self.tok_emb.weight[: codes + 1].T + self.bias[:length, : codes + 1]
         return logits
 
-    def features(self, embeddings: Tensor, labels: Tensor, layers: Sequence[int]) -> list[Tensor]:
-        """Outputs [B, L, width] at the image positions of the blocks `layers`, counted from 0 and ascending.
-
-        Args:
-            embeddings: [B, L, width], with gradient if that is wanted.
-        """
+    def features(self, embeddings: Tensor, condition: Tensor, layers: Sequence[int]) -> list[Tensor]:
         found: list[Tensor] = []
-        x = self.first_layer(self._sequence(embeddings, labels))
+        x = self.first_layer(self._sequence(embeddings, condition))
         for index, block in enumerate(self.transformer.layers[: max(layers) + 1]):
             x = self.transformer.through(block, x)
             found += [x[:, : embeddings.shape[1]]] if index in layers else []
         return found
-
-    def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Random inputs of one forward pass of `batch` images, by the name of `forward`'s argument."""
-        return {}
 
     def _sequence(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         x: Tensor = torch.cat([embeddings, self.tok_emb(labels + self.config.codebook_size + 1)[:, None]], dim=1)

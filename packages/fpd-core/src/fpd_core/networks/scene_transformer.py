@@ -1,5 +1,6 @@
 """The masked transformer of the scenes: image tokens start from the text tower's plan and keep reading its words."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -7,8 +8,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.config import Codes, Config, Depth, Size, Whole, check_heads
-from fpd_core.draws import normal
 from fpd_core.networks.mmdit import FeedForward, attend, split_heads
+from fpd_core.networks.token_transformer import TokenTransformer
 
 
 class SceneTransformerConfig(Config):
@@ -64,12 +65,13 @@ class SceneBlock(nn.Module):
         return out
 
 
-class SceneTransformer(nn.Module):
-    """Tokens and text features -> logits over the codes."""
+class SceneTransformer(TokenTransformer):
+    """Tokens [B, L] and text features [B, T + L, text_width], word states and then the plan -> logits [B, L, K]."""
+
+    config: SceneTransformerConfig
 
     def __init__(self, config: SceneTransformerConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         width = config.width
         self.tok_emb = nn.Embedding(config.codebook_size + 1, width)
         self.pos_emb = nn.Parameter(torch.randn(config.seq_len, width) * 0.02)
@@ -79,29 +81,32 @@ class SceneTransformer(nn.Module):
         self.head = nn.Linear(width, config.codebook_size)
         nn.init.normal_(self.tok_emb.weight, std=0.02)
 
-    def forward(
-        self, tokens: Tensor, text: Tensor, embedding_noise: float = 0.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Logits at every image position.
+    @property
+    def appended_width(self) -> int:
+        return self.config.text_width
 
-        Args:
-            tokens: [B, L] int64 in [0, K]; K is the mask id.
-            text: [B, T + L, text_width], word states and then the plan.
-            embedding_noise: σ in [0, 1); token embeddings become sqrt(1-σ²) e + σ ε.
-
-        Returns:
-            [B, L, K].
-        """
-        words, plan = text.split([self.config.context_len, self.config.seq_len], dim=1)
-        x = self.tok_emb(tokens)
-        if embedding_noise > 0:
-            noise = normal(x, generator)
-            x = (1 - embedding_noise**2) ** 0.5 * x + embedding_noise * noise
-        x = x + self.pos_emb + self.plan(plan)
+    def scores(self, embeddings: Tensor, condition: Tensor, appended: Tensor | None = None) -> Tensor:
+        """See `TokenTransformer`; what is appended is read as further words."""
+        words, x = self._begin(embeddings, condition)
+        if appended is not None:
+            words = torch.cat([words, appended], dim=1)
         for block in self.blocks:
             x = block(x, words)
         logits: Tensor = self.head(self.norm(x))
         return logits
+
+    def features(self, embeddings: Tensor, condition: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        found: list[Tensor] = []
+        words, x = self._begin(embeddings, condition)
+        for index, block in enumerate(self.blocks[: max(layers) + 1]):
+            x = block(x, words)
+            found += [x] if index in layers else []
+        return found
+
+    def _begin(self, embeddings: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Word states, and the image tokens before the first block."""
+        words, plan = text.split([self.config.context_len, self.config.seq_len], dim=1)
+        return words, embeddings + self.pos_emb + self.plan(plan)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parts a student may keep frozen, by the names used in configs."""

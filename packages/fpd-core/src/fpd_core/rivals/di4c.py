@@ -1,7 +1,7 @@
 """Di4C (arXiv 2410.08709): a mixture of product distributions, one for each value of λ, that learns correlations.
 
 One update, as the released program runs it (`maskgit-pytorch/Trainer/vit.py`, whose defaults are called di4c-d); r ~ U
-per example is how much is visible, λ ~ U(0, 1) a further input of the student (`networks.latent_maskgit`):
+per example is how much is visible, λ ~ U(0, 1) a further input of the student (`networks.latent_input`):
 
 1. `mask_by` masks x_0 to x_t. The teacher, unguided, scores it once: p_T.
 2. `partial_states`: the teacher reveals a little more, once for each of M values of λ. The student scores those with a

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fpd_core.conditioning import ClassCondition, Condition
+from fpd_core.conditioning import ClassCondition, Condition, network_input
 from fpd_core.teachers.teacher import Teacher
 
 
@@ -47,7 +47,6 @@ class ClassConditionalTeacher(Teacher):
         embedding_noise: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        assert isinstance(condition, ClassCondition)
-        scores = self._run(network, tokens, condition.labels, embedding_noise, generator)
+        scores = self._run(network, tokens, network_input(condition), embedding_noise, generator)
         # The last column scores the mask id, which is no code and must never be drawn.
         return scores[..., : self.codebook_size]

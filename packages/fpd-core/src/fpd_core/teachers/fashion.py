@@ -10,8 +10,9 @@ from torch import Tensor
 from fpd_core.checkpoints import WEIGHTS, load_network
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Location, check_codes
-from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
-from fpd_core.networks.maskgit_family import maskgit_network
+from fpd_core.networks.extra_inputs import network_reading
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
+from fpd_core.networks.token_transformer import ExtraInput
 from fpd_core.networks.vq_tokenizer import VqTokenizer, VqTokenizerConfig
 from fpd_core.places import bundled
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
@@ -72,7 +73,7 @@ class FashionTeacher(ClassConditionalTeacher):
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "FashionTeacher":
         sizes = FashionArchitecture.model_validate(architecture)
-        return cls(maskgit_network(sizes.network, sizes.extra_input), VqTokenizer(sizes.tokenizer))
+        return cls(network_reading(MaskGit, sizes.network, sizes.extra_input), VqTokenizer(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)

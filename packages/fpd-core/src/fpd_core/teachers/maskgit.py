@@ -10,9 +10,10 @@ from torch import Tensor
 from fpd_core.conditioning import Condition
 from fpd_core.config import Config, Location, check_codes
 from fpd_core.containers import load_public
-from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
-from fpd_core.networks.maskgit_family import maskgit_network
+from fpd_core.networks.extra_inputs import network_reading
+from fpd_core.networks.maskgit import MaskGit, MaskGitConfig
 from fpd_core.networks.synthetic import fill_synthetic
+from fpd_core.networks.token_transformer import ExtraInput
 from fpd_core.networks.vqgan import VqGan, VqGanConfig
 from fpd_core.teachers.class_conditional import ClassConditionalTeacher
 from fpd_core.teachers.teacher import SamplerConfig, TeacherConfig
@@ -86,7 +87,7 @@ class MaskGitTeacher(ClassConditionalTeacher):
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "MaskGitTeacher":
         sizes = MaskGitArchitecture.model_validate(architecture)
-        return cls(maskgit_network(sizes.network, sizes.extra_input), VqGan(sizes.tokenizer))
+        return cls(network_reading(MaskGit, sizes.network, sizes.extra_input), VqGan(sizes.tokenizer))
 
     def architecture(self) -> dict[str, Any]:
         assert isinstance(self.network, MaskGit)

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fpd_core.checkpoints import WEIGHTS, load_network
-from fpd_core.conditioning import Condition, TextCondition
+from fpd_core.conditioning import Condition, TextCondition, network_input
 from fpd_core.config import Config, check_codes
+from fpd_core.networks.extra_inputs import network_reading
 from fpd_core.networks.patch_tokenizer import PatchTokenizer, PatchTokenizerConfig
 from fpd_core.networks.scene_text import SceneText, SceneTextConfig
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
+from fpd_core.networks.token_transformer import ExtraInput
 from fpd_core.places import bundled
 from fpd_core.scenes.layouts import IMAGE_SIZE
 from fpd_core.teachers.teacher import BUNDLED_HALTON, SamplerConfig
@@ -39,6 +41,7 @@ class ScenesArchitecture(Config):
     network: SceneTransformerConfig
     tokenizer: PatchTokenizerConfig
     text: SceneTextConfig
+    extra_input: ExtraInput = Field("none", description="What the transformer reads beside tokens and text.")
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -81,10 +84,16 @@ class ScenesTeacher(TextConditionalTeacher):
     @classmethod
     def from_architecture(cls, architecture: Mapping[str, Any]) -> "ScenesTeacher":
         sizes = ScenesArchitecture.model_validate(architecture)
-        return cls(SceneTransformer(sizes.network), PatchTokenizer(sizes.tokenizer), SceneText(sizes.text))
+        network = network_reading(SceneTransformer, sizes.network, sizes.extra_input)
+        return cls(network, PatchTokenizer(sizes.tokenizer), SceneText(sizes.text))
 
     def architecture(self) -> dict[str, Any]:
-        sizes = ScenesArchitecture(network=self.network.config, tokenizer=self.tokenizer.config, text=self.text.config)
+        sizes = ScenesArchitecture(
+            network=self.network.config,
+            tokenizer=self.tokenizer.config,
+            text=self.text.config,
+            extra_input=self.network.extra_input,
+        )
         return sizes.model_dump(mode="json")
 
     @property
@@ -104,8 +113,7 @@ class ScenesTeacher(TextConditionalTeacher):
         embedding_noise: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        assert isinstance(condition, TextCondition)
-        return self._run(network, tokens, condition.tokens, embedding_noise, generator)
+        return self._run(network, tokens, network_input(condition), embedding_noise, generator)
 
     def decode(self, embeddings: Tensor, condition: Condition) -> Tensor:
         return self.tokenizer.decode(embeddings)

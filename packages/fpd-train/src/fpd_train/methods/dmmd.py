@@ -19,7 +19,7 @@ from torch import Tensor
 from fpd_core.conditioning import Condition
 from fpd_core.config import Flag, Guidance, Number, Size, Temperature
 from fpd_core.generator import GenerationConfig
-from fpd_core.networks.noise_maskgit import NoiseMaskGit
+from fpd_core.networks.token_transformer import TokenTransformer
 from fpd_core.rivals.dmmd import auxiliary_losses, generator_losses, lowered_outside_nucleus, posterior, times
 from fpd_core.ste import sample_tokens
 from fpd_train.batch import Batch
@@ -104,7 +104,7 @@ class DmmdMethod(Rival):
         s, t = times(uniform(batch, generator, clean), uniform(batch, generator, clean), self._config.student_steps)
         z_t = clean.masked_fill(uniform(clean.shape, generator, clean) < t[:, None], mask_id)
         network = self.networks[STUDENT]
-        assert isinstance(network, NoiseMaskGit)
+        assert isinstance(network, TokenTransformer)
         noise = network.draw_inputs(len(clean), generator)
         logits = self.teacher.logits(z_t, condition, network=partial(student, **noise))
         drawn = sample_tokens(logits, generator=generator)

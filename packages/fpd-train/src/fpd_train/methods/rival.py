@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fpd_core.conditioning import ClassCondition, Condition
+from fpd_core.conditioning import Condition, network_input, replaced
 from fpd_core.config import Config, Size, Temperature
 from fpd_core.generator import GenerationConfig
-from fpd_core.networks.maskgit import ExtraInput, MaskGit
-from fpd_core.networks.maskgit_family import extended
+from fpd_core.networks.extra_inputs import extended
+from fpd_core.networks.token_transformer import ExtraInput, TokenTransformer
 from fpd_core.teachers import AnyTeacherConfig, load_teacher
 from fpd_core.teachers.fashion import FashionConfig
 from fpd_core.weights import RequiredFile, require
@@ -42,7 +42,7 @@ class Rival:
     Args:
         generation: how the student is sampled.
         needs_images: refuse a teacher that cannot encode.
-        extra_input: what the student reads beside tokens and class.
+        extra_input: what the student reads beside tokens and condition.
 
     Raises:
         ValueError: the teacher's family cannot do what the method asks for.
@@ -68,7 +68,7 @@ class Rival:
             check_encoder(self.teacher, "the method learns from real images")
         network = self.teacher.network
         if extra_input != "none":
-            network = extended(maskgit_of(self.teacher.network, "a student that reads more than tokens"), extra_input)
+            network = extended(open_in_the_middle(network, "a student that reads more than tokens"), extra_input)
         self.frozen = config.frozen
         self.networks: Mapping[str, nn.Module] = {STUDENT: trainable_copy(network, config.frozen)}
         self.made = Product(self.teacher, config.teacher, generation, config.grid_images)
@@ -90,20 +90,18 @@ class Rival:
         self.made.export(folder, averaged[STUDENT], card)
 
 
-def maskgit_of(network: nn.Module, what: str) -> MaskGit:
-    """The network. Raises ValueError: it is not of the class-conditional families, and `what` needs that."""
-    if not isinstance(network, MaskGit):
-        raise ValueError(f"{what} needs a class-conditional teacher on the MaskGIT transformer: fashion or maskgit")
+def open_in_the_middle(network: nn.Module, what: str) -> TokenTransformer:
+    """The network. Raises ValueError: it cannot be entered behind its token embeddings, and `what` needs that."""
+    if not isinstance(network, TokenTransformer):
+        raise ValueError(f"{what} needs a teacher of the families fashion, maskgit or scenes")
     return network
 
 
 def dropped(condition: Condition, null: Condition, share: float, generator: torch.Generator) -> Condition:
-    """The labels, each replaced by the null class with probability `share`. Raises ValueError: there are none."""
-    if not isinstance(condition, ClassCondition) or not isinstance(null, ClassCondition):
-        raise ValueError("this method drops class labels, and the teacher has none; use a class-conditional teacher")
-    labels = condition.labels
-    is_dropped = torch.rand(labels.shape, generator=generator, device=labels.device) < share
-    return ClassCondition(torch.where(is_dropped, null.labels, labels))
+    """The conditions, each replaced by the null one with probability `share`."""
+    example = network_input(condition)
+    is_dropped = torch.rand(len(condition), generator=generator, device=example.device) < share
+    return replaced(condition, is_dropped, null)
 
 
 def uniform(shape: Sequence[int], generator: torch.Generator, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.conditioning import ClassCondition, Condition
+from fpd_core.conditioning import Condition, network_input
 from fpd_core.config import Share, Weight, Whole
 from fpd_core.networks.token_heads import TokenHeads
 from fpd_core.rivals.soft_dimo import discriminator_loss, generator_loss, masked_embeddings
@@ -21,7 +21,7 @@ from fpd_train.batch import Batch
 from fpd_train.methods.dimo import AUXILIARY, DimoMethod, DimoSettings
 from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
 from fpd_train.methods.real_tokens import real_tokens
-from fpd_train.methods.rival import maskgit_of, uniform
+from fpd_train.methods.rival import open_in_the_middle, uniform
 from fpd_train.methods.student import STUDENT
 
 HEADS = "heads"
@@ -50,7 +50,7 @@ class SoftDimoMethod(DimoMethod):
     def __init__(self, config: SoftDimoConfig, parts: Parts) -> None:
         super().__init__(config, parts, needs_images=True)
         self._soft = config
-        self._backbone = maskgit_of(self.teacher.network, "method soft_dimo")
+        self._backbone = open_in_the_middle(self.teacher.network, "method soft_dimo")
         depth, width = self._backbone.config.depth, self._backbone.config.width
         quarters = {depth * quarter // 4 - 1 for quarter in range(1, 5)} - {-1}
         self._layers = sorted(quarters if config.layers is None else config.layers)
@@ -106,11 +106,10 @@ class SoftDimoMethod(DimoMethod):
 
     def _seen(self, embeddings: Tensor, condition: Condition, generator: torch.Generator) -> list[Tensor]:
         """Features of the frozen teacher at embeddings hidden at r ~ U[0, highest]."""
-        assert isinstance(condition, ClassCondition)
-        labels = condition.labels.repeat(len(embeddings) // len(condition))
+        seen = torch.cat([network_input(condition)] * (len(embeddings) // len(condition)))
         share = self._soft.highest_mask_share * uniform((len(embeddings),), generator, embeddings)
         places = uniform(embeddings.shape[:2], generator, embeddings)
         mask = self._backbone.tok_emb.weight[self.teacher.mask_id]
         hidden = masked_embeddings(embeddings, mask, share, places)
         with torch.autocast(self.teacher.device.type, torch.bfloat16, enabled=self.teacher.autocast):
-            return [one.float() for one in self._backbone.features(hidden, labels, self._layers)]
+            return [one.float() for one in self._backbone.features(hidden, seen, self._layers)]

@@ -1,17 +1,18 @@
-"""D-MMD's student: the MaskGIT transformer with a Gaussian noise input (arXiv 2603.20155, whose images take a pyramid).
+"""D-MMD's further input: Gaussian noise on the token embeddings (arXiv 2603.20155, whose images take a pyramid).
 
-State-dict keys are MaskGIT's and `noise_projection`, which starts at zero: the new network is the old one at first.
+State-dict keys are the network's own and `noise_projection`, which starts at zero: the new network is the old one at
+first.
 """
 
 from math import isqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpd_core.draws import normal
-from fpd_core.networks.maskgit import ExtraInput, MaskGit, MaskGitConfig
+from fpd_core.networks.token_transformer import ExtraInput, TokenTransformer
 
 CHANNELS = 16  # Choice: not printed.
 
@@ -26,12 +27,12 @@ def pyramid(batch: int, side: int, generator: torch.Generator | None, device: to
     return noise.flatten(2).transpose(1, 2)
 
 
-class NoiseMaskGit(MaskGit):
-    """Tokens, classes and noise -> logits; without noise it is the plain network."""
+class ReadsNoise(TokenTransformer):
+    """Put before a transformer's class: it reads noise too. Without noise it is the plain network."""
 
     extra_input: ClassVar[ExtraInput] = "noise"
 
-    def __init__(self, config: MaskGitConfig) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.noise_projection = nn.Linear(CHANNELS, config.width, bias=False)
         nn.init.zeros_(self.noise_projection.weight)
@@ -39,16 +40,16 @@ class NoiseMaskGit(MaskGit):
     def forward(
         self,
         tokens: Tensor,
-        labels: Tensor,
+        condition: Tensor,
         embedding_noise: float = 0.0,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B, L, K + 1] as `MaskGit`; `noise` [B, L, CHANNELS] is added to the token embeddings, projected."""
+        """Logits as the plain network's; `noise` [B, L, CHANNELS] is added to the token embeddings, projected."""
         image = self.embedded(tokens, embedding_noise, generator)
         if noise is not None:  # drawn in float32, also for weights that are not
             image = image + self.noise_projection(noise.to(self.noise_projection.weight.dtype))
-        return self.scores(image, labels)
+        return self.scores(image, condition)
 
     def draw_inputs(self, batch: int, generator: torch.Generator | None) -> dict[str, Tensor]:
-        return {"noise": pyramid(batch, isqrt(self.config.seq_len), generator, self.bias.device)}
+        return {"noise": pyramid(batch, isqrt(self.config.seq_len), generator, self.tok_emb.weight.device)}
