@@ -9,6 +9,7 @@ import torch
 from fpd_core.conditioning import TextCondition
 from fpd_core.generator import GenerationConfig, Generator, load_generator, save_generator
 from fpd_core.guidance import GuidanceRamp
+from fpd_core.networks.extra_inputs import extended
 from fpd_core.networks.scene_judge import load_scene_judge
 from fpd_core.networks.scene_transformer import SceneTransformer, SceneTransformerConfig
 from fpd_core.sampling import sample
@@ -130,3 +131,50 @@ def test_every_input_reaches_the_logits():
     other = tokens.clone()
     other[0, 8] = (other[0, 8] + 1) % 8
     assert not torch.allclose(network(other, text)[0, 0], logits[0, 0])
+
+
+def tokens_and_text(teacher, seed=0):
+    tokens = torch.randint(teacher.mask_id + 1, (3, teacher.seq_len), generator=torch.Generator().manual_seed(seed))
+    return tokens, teacher.condition(["a photo of a dog", "a photo of two cups", "a photo of a red apple"]).tokens
+
+
+def test_what_is_appended_is_read_as_a_word_more(teacher):
+    """The same weights with room for thirteen words read it in the words' place."""
+    tokens, text = tokens_and_text(teacher)
+    network, more = teacher.network, torch.randn(3, 1, text.shape[2], generator=torch.Generator().manual_seed(1))
+    wider = SceneTransformer(network.config.model_copy(update={"context_len": network.config.context_len + 1}))
+    wider.load_state_dict(network.state_dict())
+    words, plan = text.split([network.config.context_len, network.config.seq_len], dim=1)
+    found = network.scores(network.embedded(tokens), text, more)
+    torch.testing.assert_close(found, wider(tokens, torch.cat([words, more, plan], dim=1)))
+    assert (found - network(tokens, text)).abs().max() > 1e-3
+
+
+def test_features_are_what_the_blocks_say(teacher):
+    tokens, text = tokens_and_text(teacher)
+    network, said = teacher.network, []
+    hooks = [block.register_forward_hook(lambda *given: said.append(given[2])) for block in network.blocks]
+    network(tokens, text)
+    for hook in hooks:
+        hook.remove()
+    found = network.features(network.embedded(tokens), text, [0, 2])
+    assert len(found) == 2
+    assert torch.equal(found[0], said[0])
+    assert torch.equal(found[1], said[2])
+
+
+@pytest.mark.parametrize("kind", ["latent", "noise"])
+def test_a_further_input_is_the_teacher_until_it_is_given_and_survives_the_export(teacher, tmp_path, kind):
+    tokens, text = tokens_and_text(teacher)
+    network = extended(teacher.network, kind)
+    assert torch.equal(network(tokens, text), teacher.network(tokens, text))
+    for name, weight in network.named_parameters():
+        if "projection" in name:
+            weight.data.normal_(std=0.3, generator=torch.Generator().manual_seed(2))
+    given = network.draw_inputs(3, torch.Generator().manual_seed(3))
+    assert (network(tokens, text, **given) - teacher.network(tokens, text)).abs().max() > 1e-3
+    generator = Generator(teacher.with_network(network), GenerationConfig(sampler="confidence", steps=2), {})
+    save_generator(tmp_path, teacher, network, generator.generation, {"name": "scenes"}, "# card", torch.float32)
+    opened = load_generator(tmp_path)
+    assert opened.model.network.extra_input == kind
+    assert torch.equal(opened.generate("a photo of a dog", seed=1), generator.generate("a photo of a dog", seed=1))

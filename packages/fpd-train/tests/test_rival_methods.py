@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from fpd_core import load_generator
-from fpd_core.conditioning import ClassCondition, TextCondition
+from fpd_core.conditioning import ClassCondition, PromptCondition, TextCondition
 from fpd_core.rivals import di4c as di4c_equations
 from fpd_core.rivals import sdtt as sdtt_equations
 from fpd_train.batch import Batch
@@ -337,6 +337,34 @@ def test_exports_open_and_draw_in_steps(teacher_folder, tmp_path, section):
     for steps in (1, 2, 8):
         assert generator.sampled(steps=steps).generate([0, 1, 2], seed=1).shape == (3, 3, 32, 32)
     assert method.grid(averaged, torch.Generator().manual_seed(0)).shape == (60, 3, 32, 32)
+
+
+PROMPTS = ("a photo of a dog", "a photo of two cups", "a photo of a red apple")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section["name"])
+def test_every_rival_takes_captions_too(tmp_path, section):
+    """The bundled scenes: every network learns in its phase, and another caption is another loss."""
+    torch.manual_seed(0)
+    data = {"name": "scenes", "has_images": section["name"] != "dimo"}
+    tree = {"output": "unused", "steps": 100, "method": section | {"teacher": {"name": "scenes"}}, "data": data}
+    config = TrainConfig.model_validate(tree)
+    method = build_method(config.method, Parts(torch.device("cpu"), 1, 0, 100))
+    given = next(config.data.open(batch_size=3, seed=0, rank=0, world=1, start=0))
+    for phase in method.networks:
+        losses = []
+        for prompts in (PROMPTS, PROMPTS[::-1]):
+            wanted = Batch(PromptCondition(prompts), given.images)
+            loss, *_ = one_step(method, phase, wanted)
+            losses.append(loss.item())
+        assert losses[0] != losses[1]
+        assert trained(method) == {phase}
+        for network in method.networks.values():
+            network.zero_grad(set_to_none=True)
+    method.export(tmp_path / "student", {name: network.eval() for name, network in method.networks.items()}, "# card")
+    generator = load_generator(tmp_path / "student")
+    for steps in (1, 2):
+        assert generator.sampled(steps=steps).generate(list(PROMPTS), seed=1).shape == (3, 3, 64, 64)
 
 
 @pytest.mark.parametrize("name", ["sdtt", "dmmd", "di4c", "soft_dimo"])

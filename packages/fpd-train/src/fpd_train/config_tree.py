@@ -46,6 +46,7 @@ _NOISE = {
     "encoded_captions": ("noise_captions", ()),
     "image_shards": ("noise_images", ("num_classes", "image_size")),
     "pair_shards": ("noise_pairs", ("num_classes", "codebook_size", "seq_len")),
+    "captioned_pair_shards": ("noise_captioned_pairs", ("codebook_size", "seq_len")),
 }
 
 

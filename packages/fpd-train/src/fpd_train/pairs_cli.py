@@ -8,6 +8,9 @@ import typer
 
 def pairs_command(
     student: Annotated[Path, typer.Option(metavar="DIR", help="Exported student of the stage before.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", help="Of a student that reads text: a run's, whose captions are drawn.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to create, or to go on with.")] = Path("data/pairs"),
     count: Annotated[int, typer.Option(min=1, help="Pairs to draw, the classes in turn.")] = 10_000,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the sampler.")] = 16,
@@ -29,13 +32,16 @@ def pairs_command(
     from fpd_core.config import explain
     from fpd_core.generator import load_generator
     from fpd_train import manifest
+    from fpd_train.config import load_config
     from fpd_train.data.write_pairs import PairsConfig, write_pairs
 
+    captions = None if config is None else load_config(config).data
     generator = load_generator(student)
     generator.to(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     try:
         settings = PairsConfig(
             model=manifest.record(student, student / WEIGHTS).sha256,
+            captions=None if captions is None else captions.model_dump(mode="json"),
             count=count,
             per_shard=per_shard,
             steps=steps,
@@ -48,7 +54,7 @@ def pairs_command(
     except ValidationError as error:
         raise explain(error, "pairs") from None
     began, done = time.monotonic(), 0
-    for done, total in write_pairs(generator, settings, out):
+    for done, total in write_pairs(generator, settings, out, captions):
         if not as_json:
             print(f"{out}: {done} of {total} pairs")
     if as_json:

@@ -10,8 +10,8 @@ from fpd_train.batch import Batch
 from fpd_train.data.caption_shards import CaptionShards
 from fpd_train.data.encoded_shards import EncodedCaptionShards, EncodedImageShards
 from fpd_train.data.image_shards import CaptionedImageShards, ImageShards
-from fpd_train.data.noise import NoiseCaptions, NoiseImages, NoisePairs
-from fpd_train.data.pair_shards import PairShards
+from fpd_train.data.noise import NoiseCaptionedPairs, NoiseCaptions, NoiseImages, NoisePairs
+from fpd_train.data.pair_shards import CaptionedPairShards, PairShards
 from fpd_train.data.scenes import SceneCloseups, Scenes
 from fpd_train.data.shards import Shards
 from fpd_train.data.uniform_labels import UniformLabels
@@ -23,6 +23,8 @@ _OWN: dict[str, type[Config] | str] = {
     "noise_captions": NoiseCaptions,
     "pair_shards": PairShards,
     "noise_pairs": NoisePairs,
+    "captioned_pair_shards": CaptionedPairShards,
+    "noise_captioned_pairs": NoiseCaptionedPairs,
     "caption_shards": CaptionShards,
     "captioned_image_shards": CaptionedImageShards,
     "encoded_captions": EncodedCaptionShards,

@@ -49,21 +49,39 @@ class NoiseCaptions(Config):
             position += 1
 
 
-class NoisePairs(Config):
-    """No files: random codes as sources and as targets, to prove and profile the path of ReDi's later stages."""
-
-    name: Literal["noise_pairs"] = "noise_pairs"
+class _NoisePairs(Config):
     has_images: ClassVar[bool] = False
-    num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
     codebook_size: Codes = Field(description="K; a source also holds K, the mask id.")
     seq_len: Size = Field(description="L, tokens of an image.")
 
+    def _pairs(self, batch_size: int, generator: torch.Generator) -> Pairs:
+        shape = (batch_size, self.seq_len)
+        source = torch.randint(self.codebook_size + 1, shape, generator=generator)
+        return Pairs(source, torch.randint(self.codebook_size, shape, generator=generator))
+
+
+class NoisePairs(_NoisePairs):
+    """No files: random codes as sources and as targets, to prove and profile the path of ReDi's later stages."""
+
+    name: Literal["noise_pairs"] = "noise_pairs"
+    num_classes: Classes = Field(description="Labels run from 0 to num_classes - 1.")
+
     def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
-        position, shape = start, (batch_size, self.seq_len)
+        position = start
         while True:
             generator = seeded("noise pairs", seed, position, rank)
             labels = torch.randint(self.num_classes, (batch_size,), generator=generator)
-            source = torch.randint(self.codebook_size + 1, shape, generator=generator)
-            target = torch.randint(self.codebook_size, shape, generator=generator)
-            yield PairBatch(ClassCondition(labels), pairs=Pairs(source, target))
+            yield PairBatch(ClassCondition(labels), pairs=self._pairs(batch_size, generator))
             position += 1
+
+
+class NoiseCaptionedPairs(_NoisePairs):
+    """No files: the same, of random words."""
+
+    name: Literal["noise_captioned_pairs"] = "noise_captioned_pairs"
+
+    def open(self, *, batch_size: int, seed: int, rank: int, world: int, start: int) -> Iterator[Batch]:
+        captions = NoiseCaptions().open(batch_size=batch_size, seed=seed, rank=rank, world=world, start=start)
+        for position, batch in enumerate(captions, start):
+            generator = seeded("noise captioned pairs", seed, position, rank)
+            yield PairBatch(batch.condition, pairs=self._pairs(batch_size, generator))

@@ -1,5 +1,6 @@
-"""Shards of pairs for ReDi: a class, the tokens that a sampler started from, and those it arrived at."""
+"""Shards of pairs for ReDi: a class or a caption, the tokens that a sampler started from, and those it arrived at."""
 
+from abc import ABC
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -10,10 +11,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, PromptCondition
 from fpd_core.config import Classes, Codes, Size
 from fpd_train.batch import Batch
 from fpd_train.data.bad_samples import BadSample
+from fpd_train.data.caption_shards import decoded_caption
 from fpd_train.data.image_shards import decoded_label
 from fpd_train.data.places import Place
 from fpd_train.data.resumable import require_finished
@@ -42,13 +44,10 @@ class PairBatch(Batch):
         return PairBatch(self.condition.to(device), pairs=pairs)
 
 
-class PairShards(Shards):
-    """Each sample has a label (`.cls`) and two rows of tokens, `.src` and `.tgt`: little-endian 32-bit integers."""
+class _PairShards(Shards, ABC):
+    """Two rows of tokens, `.src` and `.tgt`: little-endian 32-bit integers."""
 
-    name: Literal["pair_shards"] = "pair_shards"
     has_images: ClassVar[bool] = False
-    members: ClassVar[tuple[tuple[str, ...], ...]] = (("cls",), ("src",), ("tgt",))
-    num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
     codebook_size: Codes = Field(description="K; sources may also hold K, the mask id.")
     seq_len: Size = Field(description="L, tokens of an image.")
 
@@ -56,17 +55,8 @@ class PairShards(Shards):
         require_finished(self.folder, SETTINGS, "fpd-train shards pairs")
         return super().shards()
 
-    def decode(self, members: Sequence[bytes]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        label, source, target = members
-        return (
-            decoded_label(label, self.num_classes),
-            self._tokens(source, "src", self.codebook_size),
-            self._tokens(target, "tgt", self.codebook_size - 1),
-        )
-
-    def collate(self, samples: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
-        labels, source, target = (torch.from_numpy(np.array(column)) for column in zip(*samples, strict=True))
-        return PairBatch(ClassCondition(labels), pairs=Pairs(source, target))
+    def _both(self, source: bytes, target: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self._tokens(source, "src", self.codebook_size), self._tokens(target, "tgt", self.codebook_size - 1)
 
     def _tokens(self, data: bytes, ending: str, largest: int) -> NDArray[np.int64]:
         if len(data) != self.seq_len * TOKEN.itemsize:
@@ -75,3 +65,33 @@ class PairShards(Shards):
         if tokens.min() < 0 or tokens.max() > largest:
             raise BadSample("tokens out of range", f"has tokens (.{ending}) outside 0 to {largest}")
         return tokens
+
+
+class PairShards(_PairShards):
+    """Each sample has a label (`.cls`) and two rows of tokens, `.src` and `.tgt`."""
+
+    name: Literal["pair_shards"] = "pair_shards"
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (("cls",), ("src",), ("tgt",))
+    num_classes: Classes = Field(description="Labels must lie in [0, num_classes).")
+
+    def decode(self, members: Sequence[bytes]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        return decoded_label(members[0], self.num_classes), *self._both(*members[1:])
+
+    def collate(self, samples: list[tuple[int, NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+        labels, source, target = (torch.from_numpy(np.array(column)) for column in zip(*samples, strict=True))
+        return PairBatch(ClassCondition(labels), pairs=Pairs(source, target))
+
+
+class CaptionedPairShards(_PairShards):
+    """Each sample has a caption (`.txt`) and two rows of tokens, `.src` and `.tgt`."""
+
+    name: Literal["captioned_pair_shards"] = "captioned_pair_shards"
+    members: ClassVar[tuple[tuple[str, ...], ...]] = (("txt",), ("src",), ("tgt",))
+
+    def decode(self, members: Sequence[bytes]) -> tuple[str, NDArray[np.int64], NDArray[np.int64]]:
+        return decoded_caption(members[0]), *self._both(*members[1:])
+
+    def collate(self, samples: list[tuple[str, NDArray[np.int64], NDArray[np.int64]]]) -> Batch:
+        captions, source, target = zip(*samples, strict=True)
+        pairs = Pairs(torch.from_numpy(np.array(source)), torch.from_numpy(np.array(target)))
+        return PairBatch(PromptCondition(captions), pairs=pairs)

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from itertools import count as numbers
 from pathlib import Path
+from typing import Any
 
 import torch
 import webdataset as wds
 from pydantic import Field
 
 from fpd_core import atomic
-from fpd_core.conditioning import ClassCondition
+from fpd_core.conditioning import ClassCondition, Condition, PromptCondition
 from fpd_core.config import Amount, Config, Guidance, MaskShare, Name, Number, Seed, Size
 from fpd_core.generator import Generator
 from fpd_core.rivals.redi import draw_pairs, source_tokens
 from fpd_core.schedules import RevealRule, reveal_plan
 from fpd_core.ste import sample_tokens
+from fpd_train.data import DataConfig, open_stream
 from fpd_train.data.pair_shards import SETTINGS, TOKEN
 from fpd_train.data.resumable import begin, finish
 from fpd_train.errors import DataError
@@ -25,7 +27,8 @@ class PairsConfig(Config):
     """All that decides the pairs; kept beside them."""
 
     model: Name = Field(description="SHA-256 of the network's weights.")
-    count: Amount = Field(description="Pairs, as many of each class as of any other.")
+    captions: dict[str, Any] | None = Field(None, description="Data section that they come from; null: classes.")
+    count: Amount = Field(description="Pairs; of classes, as many of each as of any other.")
     per_shard: Size = Field(description="Pairs per tar, drawn in one batch.")
     steps: Size = Field(description="N of the sampler.")
     guidance_scale: Guidance = Field(description="g in the last step, rising from 1; the paper's w is g - 1.")
@@ -35,19 +38,26 @@ class PairsConfig(Config):
     seed: Seed = Field(description="Of all draws.")
 
 
-def write_pairs(generator: Generator, config: PairsConfig, folder: Path) -> Iterator[tuple[int, int]]:
+def write_pairs(
+    generator: Generator, config: PairsConfig, folder: Path, captions: DataConfig | None = None
+) -> Iterator[tuple[int, int]]:
     """Write the shards that are missing, then `sizes.json`, without which the folder cannot be read.
 
     Every shard is a function of the settings and its number.
+
+    Args:
+        captions: a data source, for a model that reads text; `config.captions` names it.
 
     Yields:
         (pairs that are there, pairs that will be), after each shard.
 
     Raises:
-        DataError: the folder holds something else, or pairs of other settings; or the family has no classes.
+        DataError: the folder holds something else, or pairs of other settings; or a model that reads text lacks
+            captions, or another has some.
     """
-    if generator.model.num_classes is None:
-        raise DataError("pairs are drawn by class, and this model reads text")
+    if (generator.model.num_classes is None) != (captions is not None):
+        what = "reads text: name a config whose data has captions" if captions is None else "draws classes: no config"
+        raise DataError(f"the student {what} (--config)")
     begin(folder, SETTINGS, config.model_dump(mode="json"), "pairs")
     sizes: dict[str, int] = {}
     for number in numbers():
@@ -56,35 +66,52 @@ def write_pairs(generator: Generator, config: PairsConfig, folder: Path) -> Iter
             break
         name, size = f"shard-{number:05d}.tar", min(config.per_shard, config.count - first)
         if not (folder / name).exists():
-            _write_shard(generator, config, number, size, folder / name)
+            _write_shard(generator, config, number, size, folder / name, captions)
         sizes[name] = size
         yield sum(sizes.values()), config.count
     finish(folder, sizes)
 
 
-def _write_shard(generator: Generator, config: PairsConfig, number: int, size: int, path: Path) -> None:
+def _write_shard(
+    generator: Generator, config: PairsConfig, number: int, size: int, path: Path, captions: DataConfig | None
+) -> None:
     model, first = generator.model, number * config.per_shard
-    assert model.num_classes is not None
-    labels = (torch.arange(first, first + size) % model.num_classes).to(model.device)
-    source, target = draw(generator, config, labels, seeded("pairs", config.seed, number, device=model.device))
+    if captions is None:
+        assert model.num_classes is not None
+        labels = torch.arange(first, first + size) % model.num_classes
+        wanted: Condition = ClassCondition(labels)
+        ending, texts = "cls", [str(label) for label in labels.tolist()]
+    else:
+        wanted = _captions(captions, config, first)[:size]
+        ending, texts = "txt", list(wanted.prompts)
+    random = seeded("pairs", config.seed, number, device=model.device)
+    source, target = draw(generator, config, model.condition(wanted), random)
     with atomic.replacing(path) as partial, partial.open("wb") as file, wds.TarWriter(file) as writer:
-        rows = zip(labels.tolist(), source.cpu().numpy(), target.cpu().numpy(), strict=True)
-        for index, (label, x0, x1) in enumerate(rows, start=first):
+        rows = zip(texts, source.cpu().numpy(), target.cpu().numpy(), strict=True)
+        for index, (text, x0, x1) in enumerate(rows, start=first):
             tokens = {"src": x0.astype(TOKEN).tobytes(), "tgt": x1.astype(TOKEN).tobytes()}
-            writer.write({"__key__": f"{index:08d}", "cls": str(label).encode(), **tokens})
+            writer.write({"__key__": f"{index:08d}", ending: text.encode(), **tokens})
+
+
+def _captions(source: DataConfig, config: PairsConfig, first: int) -> PromptCondition:
+    """Those of a shard: a batch of the source's order from sample `first` on."""
+    stream = open_stream(source, batch_size=config.per_shard, seed=config.seed, rank=0, world=1, position=first)
+    condition = next(stream).condition
+    if not isinstance(condition, PromptCondition):
+        raise DataError(f"pairs of a student that reads text need captions, and data.name {source.name!r} has none")
+    return condition
 
 
 @torch.no_grad()
 def draw(
-    generator: Generator, config: PairsConfig, labels: torch.Tensor, random: torch.Generator
+    generator: Generator, config: PairsConfig, condition: Condition, random: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x⁰ and x¹ [B, L] of classes [B]."""
-    model, condition = generator.model, ClassCondition(labels)
-    shape = (len(labels), model.seq_len)
-    codes = torch.randint(model.codebook_size, shape, generator=random, device=labels.device)
-    uniform = torch.rand(shape, generator=random, device=labels.device)
+    """x⁰ and x¹ [B, L] of B conditions."""
+    model, shape = generator.model, (len(condition), generator.model.seq_len)
+    codes = torch.randint(model.codebook_size, shape, generator=random, device=model.device)
+    uniform = torch.rand(shape, generator=random, device=model.device)
     source = source_tokens(codes, uniform, model.mask_id, config.mask_share)
-    noise = torch.rand(config.steps, *shape, generator=random, device=labels.device).clamp_min(1e-20)
+    noise = torch.rand(config.steps, *shape, generator=random, device=model.device).clamp_min(1e-20)
     drawn = draw_pairs(
         lambda tokens, scale: model.guided_logits(tokens, condition, scale),
         lambda p: sample_tokens(p.log(), generator=random),

@@ -99,7 +99,8 @@ class RediMethod(Rival):
         """Of the shards; of ReDi0, a fresh source and the real tokens."""
         if self._config.stage != "real":
             if not isinstance(batch, PairBatch):
-                raise ValueError(f"stage {self._config.stage!r} learns from pairs; set data.name to pair_shards")
+                names = "pair_shards or captioned_pair_shards"
+                raise ValueError(f"stage {self._config.stage!r} learns from pairs; set data.name to {names}")
             return batch.pairs
         real = real_tokens(self.teacher, batch)
         codes = torch.randint(self.teacher.codebook_size, real.shape, generator=generator, device=real.device)
