@@ -44,11 +44,12 @@ def test_exchanging_the_relation_exchanges_the_sides(teacher):
     prompts = ["a photo of a dog left of a cup", "a photo of a dog right of a cup"]
     condition = teacher.condition(prompts)
     assert isinstance(condition, TextCondition)
-    plain = teacher.condition(["a photo of a dog"])
     masked = torch.full((2, 64), teacher.mask_id)
-    dog_codes = sample(teacher, plain.repeat_interleave(64), 16, generator=torch.Generator().manual_seed(0)).unique()
-    ground = sample(teacher, teacher.condition(["a photo of a cup"] * 64), 16).unique()
-    own = torch.tensor(sorted(set(dog_codes.tolist()) - set(ground.tolist())))
+    codes = []
+    for thing in ("dog", "cup"):
+        alone = teacher.condition([f"a photo of a {thing}"] * 24)
+        codes.append(set(sample(teacher, alone, 16, generator=torch.Generator().manual_seed(0)).unique().tolist()))
+    own = torch.tensor(sorted(codes[0] - codes[1]))
     share = teacher.logits(masked, condition).softmax(-1)[..., own].sum(-1).view(2, 8, 8)
     assert share[0, :, :4].sum() > 2 * share[0, :, 4:].sum()
     assert share[1, :, 4:].sum() > 2 * share[1, :, :4].sum()
