@@ -1,6 +1,7 @@
 """Where distillation by refinement would end: the teacher's own refinement, applied again and again (FPD, eq. 3).
 
-No student is in it, so it tells before a training what π, g and passes can reach for this teacher.
+From the teacher's own samples no student is in it: it tells before a training what π, g and passes can reach. From a
+student's drafts it tells how far that student is from rest.
 """
 
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fpd_core.checkpoints import WEIGHTS
 from fpd_core.conditioning import Condition
-from fpd_core.config import Size, Steps, Temperature
+from fpd_core.config import Location, Size, Steps, Temperature
+from fpd_core.generator import Generator, load_generator
 from fpd_core.guidance import RefinementGuidance
 from fpd_core.hashing import hash_tensors
 from fpd_core.refine import RemaskConfig, refine
@@ -27,47 +30,66 @@ class FixedPointKind(SystemKind):
 
     kind: Literal["fixed_point"] = "fixed_point"
     teacher: str | dict[str, Any] = Field(description="Family name, weight folder, or the family's own section.")
-    start_steps: Steps = Field(8, description="Forward passes of the sampler that draws the start.")
+    start: Location | None = Field(None, description="Exported student that draws the start; null: the sampler.")
+    start_steps: Steps = Field(8, description="Forward passes of the sampler, where it draws the start.")
     refinements: Size = Field(16, description="How often the samples are refined, each time at an r of their own.")
     remask: RemaskConfig = Field(RemaskConfig(), description="π and passes, as in `method.objective.remask`.")
     guidance_scale: RefinementGuidance | None = Field(None, description="As `method.objective.guidance_scale`.")
     temperature: Temperature | None = Field(None, description="As `method.objective.temperature`.")
 
     def load(self, device: torch.device) -> System:
-        return FixedPointSystem(self, open_teacher(self.teacher, device))
+        student = None if self.start is None else load_generator(self.start).to(device)
+        return FixedPointSystem(self, open_teacher(self.teacher, device), student)
 
     def checkpoints(self) -> list[Path]:
-        return teacher_files(self.teacher)
+        return teacher_files(self.teacher) + ([] if self.start is None else [Path(self.start) / WEIGHTS])
 
 
 class FixedPointSystem(GeneratingSystem):
     """The start and `refinements` of it.
 
     Raises:
-        ValueError: more start steps, or more passes, than the teacher has tokens to reveal.
+        ValueError: more start steps, or more passes, than the teacher has tokens to reveal; or a student of
+            other tokens.
     """
 
     role: Role = "baseline"
 
-    def __init__(self, config: FixedPointKind, teacher: Teacher) -> None:
-        if config.start_steps > teacher.seq_len:
+    def __init__(self, config: FixedPointKind, teacher: Teacher, student: Generator | None = None) -> None:
+        if student is None and config.start_steps > teacher.seq_len:
             raise ValueError(f"start_steps must be at most {teacher.seq_len}, the teacher's tokens")
+        if student is not None and not _share_codes(student.model, teacher):
+            raise ValueError(f"the student {config.start} draws other codes than the teacher's; they cannot be refined")
         config.remask.check_passes(teacher.seq_len)
-        self.name, self.num_classes, self._config, self._teacher = config.name, teacher.num_classes, config, teacher
+        self.name, self.num_classes, self._config = config.name, teacher.num_classes, config
+        self._teacher, self._student = teacher, student
+        if student is not None:
+            self.steps, self.network_evaluations = student.generation.steps, student.network_evaluations
+            self.encoders = student.encoders
+        else:
+            sampler = teacher.sampler_options(teacher.default_sampler, {})
+            self.steps, self.network_evaluations = config.start_steps, network_evaluations(config.start_steps, sampler)
         again = config.refinements * config.remask.passes
-        start = network_evaluations(config.start_steps, teacher.sampler_options(teacher.default_sampler, {}))
-        self.steps = config.start_steps + again
         guidance, _ = teacher.refinement(torch.ones(1), config.guidance_scale, config.temperature)
-        self.network_evaluations = start + again * (2 if isinstance(guidance, Tensor) or guidance != 1 else 1)
-        self.settings = config.model_dump(mode="json", exclude={"kind", "name", "note", "published_as", "teacher"})
+        self.steps += again
+        self.network_evaluations += again * (2 if isinstance(guidance, Tensor) or guidance != 1 else 1)
+        self.settings = config.model_dump(
+            mode="json", exclude={"kind", "name", "note", "published_as", "teacher", "start"}
+        )
         self.fingerprint = hash_json(["fixed point", hash_tensors(teacher.state_dict()), self.settings])
+        if student is not None:
+            how = student.generation.model_dump(mode="json")
+            self.fingerprint = hash_json([self.fingerprint, hash_tensors(student.model.network.state_dict()), how])
 
     @torch.no_grad()
     def images(self, condition: Condition, *, seed: int) -> Tensor:
         teacher, config = self._teacher, self._config
         generator = torch.Generator(teacher.device).manual_seed(seed)
         condition = teacher.condition(condition).to(teacher.device)
-        tokens = sample(teacher, condition, config.start_steps, generator=generator)
+        if self._student is None:
+            tokens = sample(teacher, condition, config.start_steps, generator=generator)
+        else:
+            tokens = self._student.tokens(condition, generator)
         for _ in range(config.refinements):
             ratio = config.remask.draw(len(tokens), teacher.device, generator, progress=1.0)
             guidance_scale, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
@@ -83,3 +105,9 @@ class FixedPointSystem(GeneratingSystem):
                 generator=generator,
             ).tokens
         return teacher.decode(teacher.codebook[tokens], condition)
+
+
+def _share_codes(one: Teacher, other: Teacher) -> bool:
+    """A student is kept in half precision: its codebook may be rounded."""
+    a, b = one.codebook, other.codebook
+    return one.seq_len == other.seq_len and a.shape == b.shape and torch.allclose(a, b, rtol=1e-2, atol=1e-2)
