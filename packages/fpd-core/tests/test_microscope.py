@@ -23,7 +23,7 @@ from microscope import (
 )
 
 from fpd_core.masking import initial_tokens
-from fpd_core.objective import ObjectiveConfig, fixed_point_loss
+from fpd_core.objective import ObjectiveConfig, draw_target, fixed_point_loss
 from fpd_core.refine import RemaskConfig, refine
 from fpd_core.ste import sample_tokens
 
@@ -49,6 +49,24 @@ def test_the_enumeration_is_the_law_of_refine(passes, guidance):
     expected = transition(teacher, 1, hidden_by(teacher, law, guidance), passes)[row]
     assert float(expected.sum()) == pytest.approx(1)
     assert total_variation(found(teacher, refined.tokens), expected) < 0.016
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_refinements_in_a_row_are_the_matrix_as_often(times):
+    """The target of the loss after n refinements, each at an r of its own: the n-th power, and its fixed point."""
+    teacher, rng = ExactTeacher(4, 3, seed=1), torch.Generator().manual_seed(2)
+    config = ObjectiveConfig(refinements=times, remask=RemaskConfig(clamp=(0.2, 0.6)), guidance_scale=1.5)
+    draft = torch.tensor([1, 0, 2, 1]).expand(DRAWS, -1)
+    target = draw_target(teacher, teacher.condition([1] * DRAWS), draft, config, generator=rng)
+    row = int((teacher.states == draft[0]).all(1).nonzero())
+    once = transition(teacher, 1, hidden_by(teacher, config.remask, 1.5))
+    expected = torch.linalg.matrix_power(once, times)
+    assert total_variation(found(teacher, target.tokens), expected[row]) < 0.016
+    assert total_variation(found(teacher, target.tokens), torch.linalg.matrix_power(once, times + 1)[row]) > 0.05
+    assert total_variation(stationary(expected), stationary(once)) < 1e-9
+    single = config.remask.at(torch.rand(DRAWS, generator=rng))
+    assert float(target.mask_ratio.mean()) == pytest.approx(float(single.mean()), abs=5e-3)
+    assert float(target.mask_ratio.std()) == pytest.approx(float(single.std()) / times**0.5, rel=0.05)
 
 
 def test_the_one_step_law_is_what_the_student_draws():

@@ -112,7 +112,8 @@ def draw_draft(
 
 @dataclass(frozen=True)
 class Target:
-    """ẑ_T [B, L]; for every re-masked token 1 where the teacher changed it, else 0; r [B]; g, one or [B]."""
+    """ẑ_T [B, L]; for every re-masked token 1 where the teacher changed it, else 0; r [B] and g, one or [B], means
+    over the refinements."""
 
     tokens: Tensor
     changed: Tensor
@@ -129,26 +130,32 @@ def draw_target(
     progress: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Target:
-    """ẑ_T = T_φ^r(ẑ) (eq. 5)."""
+    """ẑ_T = T_φ^r(ẑ) (eq. 5), or several in a row, each with an r of its own: all share the fixed point of eq. 3."""
     source = draft
     if config.draft_source == "random":
         source = torch.randint(teacher.codebook_size, draft.shape, generator=generator, device=draft.device)
-    ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
-    guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
-    refined = refine(
-        teacher,
-        source,
-        condition,
-        ratio,
-        guidance_scale=guidance,
-        temperature=temperature,
-        passes=config.remask.passes,
-        order=config.remask.order,
-        generator=generator,
-        chunk=config.code_chunk,
-    )
-    changed = (refined.tokens != source)[refined.is_masked].float()
-    return Target(refined.tokens, changed, ratio, torch.as_tensor(guidance, dtype=torch.float32))
+    tokens, hidden = source, torch.zeros_like(source, dtype=torch.bool)
+    ratios, guidances = [], []
+    for _ in range(config.refinements):
+        ratio = config.remask.draw(len(condition), draft.device, generator, progress)  # r ~ π
+        guidance, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
+        refined = refine(
+            teacher,
+            tokens,
+            condition,
+            ratio,
+            guidance_scale=guidance,
+            temperature=temperature,
+            passes=config.remask.passes,
+            order=config.remask.order,
+            generator=generator,
+            chunk=config.code_chunk,
+        )
+        tokens, hidden = refined.tokens, hidden | refined.is_masked
+        ratios.append(ratio)
+        guidances.append(torch.as_tensor(guidance, dtype=torch.float32))
+    changed = (tokens != source)[hidden].float()
+    return Target(tokens, changed, torch.stack(ratios).mean(0), torch.stack(guidances).mean(0))
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from fpd_core.reference import SamplesConfig
 from fpd_core.refine import RemaskConfig
 
 OF_THE_DISTANCE = ("bandwidths", "weighting", "own_target", "normalisation")
-OF_THE_REFINEMENT = ("remask", "guidance_scale", "temperature", "draft_source")
+OF_THE_REFINEMENT = ("remask", "refinements", "guidance_scale", "temperature", "draft_source")
 
 
 class ObjectiveConfig(Config):
@@ -22,6 +22,11 @@ class ObjectiveConfig(Config):
     init_mask_ratio: MaskShare = Field(0.9, description="r_init, share of [MASK] in z_init; the rest is random.")
     embedding_noise: Share = Field(0.0, description="σ of the noise on the student's token embeddings.")
     remask: RemaskConfig = Field(RemaskConfig(), description="π: which share the teacher refills, in how many passes.")
+    refinements: Size = Field(
+        1,
+        description="Refinements in a row, each at an r of its own, before drafts are compared with the last one. The "
+        "fixed point stays; 1 as in the paper.",
+    )
     guidance_scale: RefinementGuidance | None = Field(
         None,
         description="g of the refining teacher, u + g (c - u): a number (1 is no guidance), `sampler` (what the "

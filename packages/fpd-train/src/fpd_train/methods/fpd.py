@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fpd_core.conditioning import Condition
-from fpd_core.config import Config, Flag, Size, Temperature
+from fpd_core.config import Config, Flag, Location, Size, Temperature
 from fpd_core.draws import with_drafts
 from fpd_core.generator import GenerationConfig
 from fpd_core.kernel_batch import Chunk, first_pass, second_pass
@@ -24,7 +24,7 @@ from fpd_train.methods.comparison import run_comparison
 from fpd_train.methods.gan import DISCRIMINATOR, Gan, GanConfig
 from fpd_train.methods.interface import Forward, NetworkSettings, Parts, Report
 from fpd_train.methods.monitor import Monitor, MonitorConfig
-from fpd_train.methods.student import STUDENT, Part, Product, settings_of, trainable_copy
+from fpd_train.methods.student import STUDENT, Part, Product, go_on_from, settings_of, trainable_copy
 
 
 class FpdConfig(Config):
@@ -33,6 +33,9 @@ class FpdConfig(Config):
     name: Literal["fpd"] = "fpd"
     teacher: AnyTeacherConfig = Field(
         FashionConfig(), description="Refines the drafts; the student starts as its copy."
+    )
+    start: Location | None = Field(
+        None, description="Exported student of this teacher whose training goes on; null: a copy of the teacher."
     )
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="Drafts, refinement and drift (eqs. 1, 4-8).")
     lift: LiftConfig = Field(LiftConfig(), description="The space in which drafts and refinements are compared.")
@@ -71,6 +74,8 @@ class FpdConfig(Config):
             )
         if distance.remembers and not self.gather:
             raise ValueError(f"distance {distance.name!r} remembers what all ranks saw; set gather to true")
+        if self.start is not None and self.adapter is not None:
+            raise ValueError("an adapter adds to the teacher's weights, and start brings others; leave one at null")
         if self.monitor is not None:
             self.monitor.heldout(self.lift)
         return self
@@ -106,6 +111,8 @@ class FpdMethod:
         config.objective.remask.check_passes(self._teacher.seq_len)
         self._lift = Lift(self._teacher, config.lift).to(parts.device)
         student = trainable_copy(self._teacher.network, config.frozen, config.adapter)
+        if config.start is not None:
+            go_on_from(config.start, student)
         if config.teacher_precision == "bfloat16":
             self._teacher.network.to(torch.bfloat16)  # after the student was copied from it
         self.networks: Mapping[str, nn.Module] = {STUDENT: student}

@@ -17,9 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fpd_core.checkpoints import load_strict
 from fpd_core.config import Guidance, Location, MaskShare, Share, Size, Weight
-from fpd_core.generator import GenerationConfig, load_generator
+from fpd_core.generator import GenerationConfig
 from fpd_core.rivals.redi import blend, pair_loss, source_share, source_tokens
 from fpd_core.schedules import RevealRule
 from fpd_train.batch import Batch
@@ -27,7 +26,7 @@ from fpd_train.data.pair_shards import PairBatch, Pairs
 from fpd_train.methods.interface import Forward, Parts, Report
 from fpd_train.methods.real_tokens import real_tokens
 from fpd_train.methods.rival import Rival, RivalConfig, dropped, uniform
-from fpd_train.methods.student import STUDENT
+from fpd_train.methods.student import STUDENT, go_on_from
 
 
 class RediConfig(RivalConfig):
@@ -70,8 +69,7 @@ class RediMethod(Rival):
         super().__init__(config, parts, generation, needs_images=config.stage == "real")
         self._config = config
         if config.start is not None:
-            before = load_generator(config.start).model.network.state_dict()
-            load_strict(self.networks[STUDENT], before, str(config.start))
+            go_on_from(config.start, self.networks[STUDENT])
 
     def loss(
         self, phase: str, batch: Batch, forward: Mapping[str, Forward], generator: torch.Generator, step: int

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fpd_core.checkpoints import load_strict
 from fpd_core.config import nearest
-from fpd_core.generator import GenerationConfig, Generator, save_generator
+from fpd_core.generator import GenerationConfig, Generator, load_generator, save_generator
 from fpd_core.teachers import Teacher, TeacherConfig
 from fpd_train.methods.adapter import AdapterConfig, adapted, merged
 from fpd_train.methods.interface import NetworkSettings
@@ -47,6 +48,11 @@ def trainable_copy(network: nn.Module, frozen: Sequence[str] | None, adapter: Ad
             parameter.requires_grad_(False)
     made: nn.Module = copy if adapter is None else adapted(copy, adapter)
     return made
+
+
+def go_on_from(folder: Path, network: nn.Module) -> None:
+    """Give `network` the weights of the student exported to `folder`. Raises CheckpointError: none, or another kind."""
+    load_strict(network, load_generator(folder).model.network.state_dict(), str(folder))
 
 
 def settings_of(adapter: AdapterConfig | None) -> NetworkSettings:
