@@ -17,7 +17,8 @@ from fpd_core.config import Location, Size, Steps, Temperature
 from fpd_core.generator import Generator, load_generator
 from fpd_core.guidance import RefinementGuidance
 from fpd_core.hashing import hash_tensors
-from fpd_core.refine import RemaskConfig, refine
+from fpd_core.objective import ObjectiveConfig, draw_target
+from fpd_core.refine import RemaskConfig
 from fpd_core.sampling import network_evaluations, sample
 from fpd_core.teachers import Teacher
 from fpd_eval.runtime.cache import hash_json
@@ -63,6 +64,12 @@ class FixedPointSystem(GeneratingSystem):
         config.remask.check_passes(teacher.seq_len)
         self.name, self.num_classes, self._config = config.name, teacher.num_classes, config
         self._teacher, self._student = teacher, student
+        self._objective = ObjectiveConfig(
+            remask=config.remask,
+            refinements=config.refinements,
+            guidance_scale=config.guidance_scale,
+            temperature=config.temperature,
+        )
         if student is not None:
             self.steps, self.network_evaluations = student.generation.steps, student.network_evaluations
             self.encoders = student.encoders
@@ -90,20 +97,8 @@ class FixedPointSystem(GeneratingSystem):
             tokens = sample(teacher, condition, config.start_steps, generator=generator)
         else:
             tokens = self._student.tokens(condition, generator)
-        for _ in range(config.refinements):
-            ratio = config.remask.draw(len(tokens), teacher.device, generator, progress=1.0)
-            guidance_scale, temperature = teacher.refinement(ratio, config.guidance_scale, config.temperature)
-            tokens = refine(
-                teacher,
-                tokens,
-                condition,
-                ratio,
-                guidance_scale=guidance_scale,
-                temperature=temperature,
-                passes=config.remask.passes,
-                order=config.remask.order,
-                generator=generator,
-            ).tokens
+        # At the end of a run, where π may have moved to.
+        tokens = draw_target(teacher, condition, tokens, self._objective, progress=1.0, generator=generator).tokens
         return teacher.decode(teacher.codebook[tokens], condition)
 
 
